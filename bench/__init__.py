@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Benchmarks: figures measured side by side, in one run on one machine."""

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The wiring: options, axes, and the fixtures of which a case is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from helpers import build
+
+try:
+    build.built()
+except build.BuildError as failure:
+    pytest.exit(str(failure), returncode=pytest.ExitCode.USAGE_ERROR)
+
+from helpers import arrange, hugepages
+from helpers.axes import Setup
+from helpers.cases import canonical_id, declared
+from helpers.machine import Machine
+from helpers.region import Region, Unproven
+from helpers.results import REGION, SUBJECT, Results
+from helpers.run import Run
+from helpers.subject import Subject
+
+RUN = pytest.StashKey[Run]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("uffd-wp", "userfaultfd write-protect conformance")
+    group.addoption(
+        "--case",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="only cases whose canonical id matches this shell pattern; repeatable",
+    )
+    group.addoption(
+        "--stream", metavar="FILE", type=Path, help="append the result stream (JSON lines) to FILE"
+    )
+    group.addoption("--strict-skips", action="store_true", help="a skipped case fails")
+    group.addoption(
+        "--case-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=10.0,
+        help="how long a case may wait for its subject (default: 10)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker = getattr(config, "workerinput", {}).get("workerid", "main")
+    run = Run(config.getoption("stream"), config.getoption("case_timeout"), worker)
+    config.stash[RUN] = run
+    config.add_cleanup(run.close)
+    config.pluginmanager.register(Results(run, config))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Reserves hugetlb pages, once for all workers."""
+    config = session.config
+    if hasattr(config, "workerinput") or config.getoption("collectonly"):
+        return
+    workers = max(1, len(config.getoption("tx", None) or ()))
+    reservation = hugepages.Reservation(workers * hugepages.PAGES_PER_WORKER)
+    config.add_cleanup(reservation.release)
+
+
+# -- collection
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "setup" in metafunc.fixturenames:
+        metafunc.parametrize("setup", declared(metafunc).setups, ids=lambda setup: setup.name)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    patterns = config.getoption("case")
+    if not patterns:
+        return
+
+    def wanted(item: pytest.Item) -> bool:
+        return any(fnmatchcase(canonical_id(item.nodeid), pattern) for pattern in patterns)
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = filter(wanted, items)
+
+
+# -- fixtures
+
+
+def _skip(config: pytest.Config, reason: str) -> NoReturn:
+    if config.getoption("strict_skips"):
+        pytest.fail(f"skipped, which --strict-skips forbids: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(name="machine")
+def _machine(request: pytest.FixtureRequest) -> Machine:
+    """The running kernel's facts."""
+    return request.config.stash[RUN].machine
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Subject]:
+    """A fresh subject, once the machine is seen to offer what the case needs."""
+    run = request.config.stash[RUN]
+    for need in declared(request.node).needs:
+        if not need.met(machine):
+            _skip(request.config, need.remedy)
+    made = request.node.stash[SUBJECT] = run.subject()
+    yield made
+    made.close()
+    if splats := run.log.news():
+        pytest.fail("the kernel complained during this case:\n" + "\n".join(splats), pytrace=False)
+
+
+def _region(request: pytest.FixtureRequest, subject: Subject, *, register: bool) -> Region:
+    setup: Setup = request.getfixturevalue("setup")
+    machine: Machine = request.getfixturevalue("machine")
+    for need in setup.needs:
+        if not need.met(machine):
+            _skip(request.config, need.remedy)
+    boundary: int = request.getfixturevalue("boundary")
+    region = request.node.stash[REGION] = Region(subject, machine, setup, boundary)
+    try:
+        return arrange.prepare(region, register=register)
+    except Unproven as unproven:
+        _skip(request.config, f"not arranged: {unproven}")
+
+
+@pytest.fixture
+def boundary() -> int:
+    """The boundary that the region's middle lies on, in bytes; 0 for none in particular."""
+    return 0
+
+
+@pytest.fixture
+def mem(request: pytest.FixtureRequest, subject: Subject, setup: Setup) -> Region:
+    """The region of the case's setup: arranged, registered, proven."""
+    return _region(request, subject, register=True)
+
+
+@pytest.fixture
+def bare(request: pytest.FixtureRequest, subject: Subject, setup: Setup) -> Region:
+    """The same, with a userfaultfd but not registered with it."""
+    return _region(request, subject, register=False)

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Brings a region's page into its state, and proves that it is there before the act.
+
+An arrangement is made before the region is registered and proven after it, so that a
+registration that disturbs it can't go unseen.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from helpers import axes, hugepages, pagemap
+from helpers.pagemap import Page
+from helpers.region import Region, Unproven
+from helpers.uapi import Advice, Prot
+
+_COLLAPSE_TRIES = 10  # MADV_COLLAPSE may say EAGAIN while pages are on their way to the LRU
+_FRAGMENTED = "memory may be fragmented: echo 1 > /proc/sys/vm/compact_memory"
+
+_NO_HUGETLB = (
+    f"no free hugetlb pages: run as root, or set vm.nr_hugepages to {hugepages.PAGES_PER_WORKER} "
+    "for each worker"
+)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How to make a page state, and how to prove it."""
+
+    make: Callable[[Region], None]
+    prove: Callable[[Region], None]
+
+
+def _require(met: bool, what: str) -> None:
+    if not met:
+        raise Unproven(what)
+
+
+def _huge_bytes(region: Region) -> int:
+    """How much of the region is mapped by huge PMDs."""
+    fields = region.smaps()
+    names = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
+    return sum(fields.get(name, 0) for name in names)
+
+
+# -- none
+
+
+def _make_none(region: Region) -> None:
+    """With THP: the first PMD proves that this mapping gets huge pages; the second stays none."""
+    if region.setup.thp:
+        region.populate(range(1))
+
+
+def _prove_none_pmd(region: Region) -> None:
+    _require(region.look() == Page.NONE, f"the page isn't none but {region.look()}")
+    if region.setup.thp:
+        _require(_huge_bytes(region) > 0, f"no THP was mapped; {_FRAGMENTED}")
+
+
+def _make_none_pte(region: Region) -> None:
+    """A neighbour is populated, so that the page table is there; with THP, a THP gets a hole."""
+    if region.setup.thp:
+        region.populate(region.pmd)
+        _require(_huge_bytes(region) > 0, f"no THP was mapped; {_FRAGMENTED}")
+        region.advise(Advice.DONTNEED, region.page)
+    else:
+        region.populate(range(1))
+
+
+def _prove_none_pte(region: Region) -> None:
+    neighbour = region.look(region.pmd[0] if region.setup.thp else 0)
+    _require(region.look() == Page.NONE, f"the page isn't none but {region.look()}")
+    mapped = Page.PRESENT in neighbour and (Page.HUGE not in neighbour or region.kind.hugetlb)
+    _require(mapped, f"no page table is proven by the neighbour {neighbour}")
+
+
+# -- zero pages
+
+
+def _make_zero(region: Region) -> None:
+    region.load_all(region.pmd)
+    if region.setup.thp:  # a hole in a huge zero page leaves small ones
+        region.advise(Advice.DONTNEED, region.pmd[0])
+
+
+def _prove_zero(region: Region) -> None:
+    seen = region.look()
+    _require(seen == Page.PRESENT | Page.ZERO, f"the page isn't a zero page but {seen}")
+
+
+def _make_huge_zero(region: Region) -> None:
+    region.load_all(range(region.page, region.page + 1))
+
+
+def _prove_huge_zero(region: Region) -> None:
+    looks = set(region.looks(region.pmd))
+    wanted = {Page.PRESENT | Page.ZERO | Page.HUGE}
+    _require(looks == wanted, f"the PMD doesn't map the huge zero page but {looks}")
+
+
+# -- populated
+
+
+def _make_populated(region: Region) -> None:
+    region.populate(region.pages)
+
+
+def _prove_populated(region: Region) -> None:
+    seen = region.look()
+    small = Page.HUGE not in seen or region.kind.hugetlb
+    _require(
+        Page.PRESENT in seen and Page.ZERO not in seen and small,
+        f"the page isn't populated by a page of its own but {seen}",
+    )
+
+
+def _collapse(region: Region) -> None:
+    """Makes THPs of shared memory locally, whatever shmem_enabled says."""
+    for _ in range(_COLLAPSE_TRIES):
+        try:
+            region.advise(Advice.COLLAPSE, region.pages)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EBUSY):
+                raise Unproven(f"MADV_COLLAPSE: {error.strerror}; {_FRAGMENTED}") from error
+    raise Unproven("MADV_COLLAPSE says EAGAIN again and again")
+
+
+def _make_pmd_mapped(region: Region) -> None:
+    region.populate(region.pages)
+    if not region.kind.anonymous:
+        _collapse(region)
+
+
+def _prove_pmd_mapped(region: Region) -> None:
+    huge = _huge_bytes(region)
+    _require(huge == region.size, f"{huge} of {region.size} bytes are PMD-mapped; {_FRAGMENTED}")
+
+
+def _make_pte_mapped(region: Region) -> None:
+    _make_pmd_mapped(region)
+    _prove_pmd_mapped(region)
+    if region.kind.anonymous:  # a change of one page's permission splits the PMD, not the folio
+        first = region.span(region.pmd[0])
+        region.subject.mprotect(*first, Prot.READ)
+        region.subject.mprotect(*first, Prot.RW)
+    else:  # without the advice the cached folio is mapped again page by page
+        region.advise(Advice.NOHUGEPAGE, region.pages)
+        region.advise(Advice.DONTNEED, region.pages)
+        region.load_all(region.pages)
+
+
+def _prove_pte_mapped(region: Region) -> None:
+    looks = region.looks(region.pmd)
+    by_pte = all(Page.PRESENT in page and Page.HUGE not in page for page in looks)
+    _require(by_pte, "the PMD isn't mapped by ptes")
+    if region.machine.privileged:
+        words = pagemap.words(region.subject, region.address(region.pmd[0]), len(region.pmd))
+        frames = [word & pagemap.PFN_MASK for word in words]
+        _require(frames == list(range(frames[0], frames[0] + len(frames))), "the THP is no more")
+
+
+# -- cached
+
+
+def _make_cached(region: Region) -> None:
+    if region.setup.thp:
+        _make_pmd_mapped(region)
+        _prove_pmd_mapped(region)
+    elif region.kind.shared:
+        region.populate(region.pages)
+    elif region.kind.hugetlb:
+        region.subject.syscall("fallocate", region.file, 0, 0, region.size)
+    else:
+        _write_file(region)
+    if region.kind.shared:
+        region.advise(Advice.DONTNEED, region.pages)
+
+
+def _write_file(region: Region) -> None:
+    thread = region.subject.main
+    for page in region.pages:
+        thread.scratch(8)[:] = region.value(page).to_bytes(8, "little")
+        offset = page * region.page_bytes
+        region.subject.syscall("pwrite64", region.file, thread.scratch_address, 8, offset)
+
+
+def _prove_cached(region: Region) -> None:
+    looks = set(region.looks())
+    _require(looks == {Page.NONE}, f"the pages aren't unmapped but {looks}")
+    if region.kind.hugetlb:
+        held = os.stat(f"/proc/{region.subject.pid}/fd/{region.file}").st_blocks * 512
+        _require(held >= region.size, f"the file holds {held} of {region.size} bytes")
+    else:
+        _require(region.resident()[region.page], "mincore says the page isn't in the page cache")
+
+
+ARRANGEMENTS = {
+    axes.none_pmd: Arrangement(_make_none, _prove_none_pmd),
+    axes.none_pte: Arrangement(_make_none_pte, _prove_none_pte),
+    axes.zero_page: Arrangement(_make_zero, _prove_zero),
+    axes.huge_zero_page: Arrangement(_make_huge_zero, _prove_huge_zero),
+    axes.populated: Arrangement(_make_populated, _prove_populated),
+    axes.pmd_mapped: Arrangement(_make_pmd_mapped, _prove_pmd_mapped),
+    axes.pte_mapped: Arrangement(_make_pte_mapped, _prove_pte_mapped),
+    axes.cached: Arrangement(_make_cached, _prove_cached),
+}
+
+
+def prepare(region: Region, *, register: bool = True) -> Region:
+    """Maps, arranges, registers and proves a region. Raises Unproven, OSError, SubjectLost."""
+    arrangement = ARRANGEMENTS[region.setup.state]
+    try:
+        region.map()
+    except OSError as error:
+        if region.kind.hugetlb and error.errno == errno.ENOMEM:
+            raise Unproven(_NO_HUGETLB) from error
+        raise
+    arrangement.make(region)
+    region.open_uffd()
+    if register:
+        region.register()
+    arrangement.prove(region)
+    region.remember()
+    return region
+
+
+def content(region: Region, page: int | None = None) -> int:
+    """The word that a load of the arranged page must give."""
+    zero_filled = region.kind is axes.hugetlb_private and region.setup.state is axes.cached
+    return region.value(page) if region.setup.state.populated and not zero_filled else 0

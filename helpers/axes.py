@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The axes, as data: memory kinds, page states, THP, features; and a `Setup`, one point of them.
+
+A combination that makes no sense isn't there; one that the machine can't offer is skipped
+with the remedy of the `Need` that is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from mmap import PAGESIZE
+
+from helpers import machine, procfs
+from helpers.machine import Need
+from helpers.procfs import HUGETLB_BYTES
+from helpers.subject import Subject
+from helpers.uapi import (
+    MFD_CLOEXEC,
+    MFD_HUGE_2MB,
+    MFD_HUGETLB,
+    O_TMPFILE,
+    Advice,
+    Feature,
+    Map,
+    Prot,
+    RegisterMode,
+)
+from helpers.uffd import Access
+
+# -- memory kinds
+
+
+@dataclass(frozen=True)
+class Backing:
+    """A mapping made for a case: where it starts, and the file's descriptor (-1: none)."""
+
+    start: int
+    file: int = -1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of memory: how to map it, and what follows from it."""
+
+    name: str
+    family: str  # anon, shmem, hugetlb
+    shared: bool
+    open_file: Callable[[Subject], int] | None
+    needs: tuple[Need, ...] = ()
+
+    @property
+    def page_bytes(self) -> int:
+        """The unit that is protected and faulted."""
+        return HUGETLB_BYTES if self.family == "hugetlb" else PAGESIZE
+
+    @property
+    def hugetlb(self) -> bool:
+        return self.family == "hugetlb"
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether no file or shared object stands behind the mapping."""
+        return self.family == "anon"
+
+    def map(self, subject: Subject, size: int, at: int = 0) -> Backing:
+        """Maps `size` bytes, readable and writable, at `at` or where the arena has room.
+        Raises OSError."""
+        flags = Map.SHARED if self.shared else Map.PRIVATE
+        if self.open_file is None:
+            return Backing(subject.mmap(size, Prot.RW, flags | Map.ANONYMOUS, at=at))
+        file = self.open_file(subject)
+        subject.syscall("ftruncate", file, size)
+        return Backing(subject.mmap(size, Prot.RW, flags, file, at=at), file)
+
+
+def _memfd(flags: int = 0) -> Callable[[Subject], int]:
+    def opened(subject: Subject) -> int:
+        return subject.syscall("memfd_create", subject.text("tested"), flags | MFD_CLOEXEC)
+
+    return opened
+
+
+def tmpfs_folder() -> str:
+    """A folder on a tmpfs that this user may write to; "" where there is none."""
+    for line in procfs.read("/proc/self/mounts").splitlines():
+        _, folder, kind, options = line.split()[:4]
+        if kind == "tmpfs" and options.startswith("rw") and os.access(folder, os.W_OK):
+            return folder
+    return ""
+
+
+def _tmpfs_file(subject: Subject) -> int:
+    return subject.open(tmpfs_folder(), O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
+
+
+TMPFS = Need(lambda _: bool(tmpfs_folder()), "no writable tmpfs: mount -t tmpfs none /dev/shm")
+_SHMEM_NEEDS = (machine.WP_SHMEM,)
+_HUGETLB_NEEDS = (machine.HUGETLB, machine.WP_SHMEM)
+_HUGETLB_FILE = _memfd(MFD_HUGETLB | MFD_HUGE_2MB)
+
+anon = Kind("anon", "anon", False, None)
+memfd_shared = Kind("memfd_shared", "shmem", True, _memfd(), _SHMEM_NEEDS)
+memfd_private = Kind("memfd_private", "shmem", False, _memfd(), _SHMEM_NEEDS)
+tmpfs = Kind("tmpfs", "shmem", True, _tmpfs_file, (*_SHMEM_NEEDS, TMPFS))
+shared_anon = Kind("shared_anon", "shmem", True, None, _SHMEM_NEEDS)
+hugetlb_shared = Kind("hugetlb_shared", "hugetlb", True, _HUGETLB_FILE, _HUGETLB_NEEDS)
+hugetlb_private = Kind("hugetlb_private", "hugetlb", False, _HUGETLB_FILE, _HUGETLB_NEEDS)
+
+ANON = (anon,)
+SHARED_SHMEM = (memfd_shared, tmpfs, shared_anon)
+SHMEM = (*SHARED_SHMEM, memfd_private)
+HUGETLB = (hugetlb_shared, hugetlb_private)
+FILE_BACKED = (*SHMEM, *HUGETLB)
+KINDS = (*ANON, *FILE_BACKED)
+
+
+# -- page states
+
+
+@dataclass(frozen=True)
+class State:
+    """What the tested page is before the act; `region.ARRANGEMENTS` makes and proves it."""
+
+    name: str
+    small: tuple[Kind, ...]  # the kinds that can be in this state with THP off (or have none)
+    huge: tuple[Kind, ...] = ()  # and with THP on
+    needs: tuple[Need, ...] = ()
+    populated: bool = False  # the page has contents of its own
+
+    def fits(self, kind: Kind, thp: bool) -> bool:
+        """Whether this combination makes sense."""
+        return kind in (self.huge if thp else self.small)
+
+
+none_pte = State("none_pte", KINDS, ANON)
+none_pmd = State("none_pmd", KINDS, ANON)
+zero_page = State("zero_page", ANON, ANON, (machine.PAGEMAP_SCAN,))
+huge_zero_page = State(
+    "huge_zero_page", (), ANON, (machine.HUGE_ZERO_PAGE, machine.PAGEMAP_SCAN)
+)
+populated = State("populated", KINDS, populated=True)
+pmd_mapped = State("pmd_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
+pte_mapped = State("pte_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
+cached = State("cached", FILE_BACKED, SHARED_SHMEM, populated=True)
+
+NONE = (none_pte, none_pmd)
+ZERO = (zero_page, huge_zero_page)
+THP_STATES = (pmd_mapped, pte_mapped)
+POPULATED = (populated, *THP_STATES)
+STATES = (*NONE, *ZERO, *POPULATED, cached)
+
+
+# -- features
+
+
+@dataclass(frozen=True)
+class Features:
+    """What UFFDIO_API is asked for."""
+
+    name: str
+    wanted: Feature
+
+    @property
+    def markers(self) -> bool:
+        """Whether none ptes of anonymous memory take markers (WP_ASYNC implies it)."""
+        return bool(self.wanted & (Feature.WP_UNPOPULATED | Feature.WP_ASYNC))
+
+
+plain = Features("plain", Feature(0))
+wpu = Features("wpu", Feature.WP_UNPOPULATED)
+asynchronous = Features("async", Feature.WP_ASYNC)
+SYNC = (plain, wpu)
+FEATURES = (*SYNC, asynchronous)
+
+
+# -- a point of the axes
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One combination of the axes, with what the case adds to it."""
+
+    kind: Kind
+    state: State
+    thp: bool
+    features: Features
+    also: Feature = Feature(0)  # features the case itself is about
+    mode: RegisterMode = RegisterMode.WP
+    access: Access | None = None  # None: the most able one the machine offers
+
+    @property
+    def name(self) -> str:
+        """kind-state-thp-features; hugetlb memory has no THP."""
+        thp = () if self.kind.hugetlb else ("thp_on" if self.thp else "thp_off",)
+        return "-".join((self.kind.name, self.state.name, *thp, self.features.name))
+
+    @property
+    def asked(self) -> Feature:
+        """All features that UFFDIO_API is asked for."""
+        return self.features.wanted | self.also
+
+    @property
+    def protectable(self) -> bool:
+        """Whether UFFDIO_WRITEPROTECT takes hold: of none ptes of anonymous memory, only
+        with markers (NONE-1)."""
+        return self.features.markers or not self.kind.anonymous or self.state not in NONE
+
+    @property
+    def needs(self) -> Iterator[Need]:
+        """What the machine must offer."""
+        yield machine.UFFD
+        yield machine.PAGEMAP_WP
+        if self.asked:
+            yield machine.feature(self.asked)
+        yield from self.kind.needs
+        yield from self.state.needs
+        if self.thp:
+            yield machine.THP
+            if not self.kind.anonymous:
+                yield machine.advice(Advice.COLLAPSE)
+
+
+def protectable(setup: Setup) -> bool:
+    """For `where`: the setups in which the tested page can be protected."""
+    return setup.protectable
+
+
+def setups(
+    kinds: tuple[Kind, ...],
+    states: tuple[State, ...],
+    features: tuple[Features, ...],
+    thp: tuple[bool, ...] = (False, True),
+    also: Feature = Feature(0),
+    mode: RegisterMode = RegisterMode.WP,
+    access: Access | None = None,
+) -> list[Setup]:
+    """Every combination that makes sense."""
+    return [
+        Setup(kind, state, huge, chosen, also, mode, access)
+        for kind, state, huge, chosen in product(kinds, states, thp, features)
+        if state.fits(kind, huge)
+    ]

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a page looks like from user space: /proc/PID/pagemap and PAGEMAP_SCAN.
+
+Source: Documentation/admin-guide/mm/pagemap.rst. Two witnesses tell of the same page
+table, and `look` compares them: where they disagree the case fails.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import IntFlag
+from functools import cache
+from mmap import PAGESIZE
+
+from helpers.subject import Subject, ffi, lib
+from helpers.uapi import Category, Ioctl, ScanFlag
+
+_VECTOR_OFFSET = 4096  # of PAGEMAP_SCAN's result in the scratch slot
+_VECTOR_LENGTH = 4096
+_REGION_BYTES = 24
+_LETTERS = "PSFGWXZH"
+PFN_MASK = (1 << 55) - 1
+# what an operation on another page must not change; the PFN, soft-dirty and
+# exclusiveness may change by the kernel's own doing
+STABLE_BITS = (1 << 63) | (1 << 62) | (1 << 61) | (1 << 58) | (1 << 57)
+
+
+class Page(IntFlag):
+    """The state of a page: pagemap's bits 56 to 63, and two that PAGEMAP_SCAN adds.
+
+    As letters: Present, Swap (or a marker), File or shared, Guard, Write-protected (uffd-wp),
+    eXclusively mapped, Zero page, Huge (PMD-mapped).
+    """
+
+    NONE = 0
+    PRESENT = 1 << 63
+    SWAP = 1 << 62
+    FILE = 1 << 61
+    GUARD = 1 << 58
+    WP = 1 << 57
+    EXCLUSIVE = 1 << 56
+    ZERO = 1 << 1
+    HUGE = 1 << 0
+
+    @property
+    def letters(self) -> str:
+        """PSFGWXZH, with - for each that is absent."""
+        flags = (
+            Page.PRESENT, Page.SWAP, Page.FILE, Page.GUARD,
+            Page.WP, Page.EXCLUSIVE, Page.ZERO, Page.HUGE,
+        )  # fmt: skip
+        return "".join(
+            letter if flag in self else "-" for letter, flag in zip(_LETTERS, flags, strict=True)
+        )
+
+    def __repr__(self) -> str:
+        return f"[{self.letters}]"
+
+    __str__ = __repr__
+
+
+_FLAG_BITS = STABLE_BITS | 1 << 56
+
+
+def decode(word: int) -> Page:
+    """The flags in a pagemap word."""
+    return _flags(word & _FLAG_BITS)
+
+
+@cache
+def _flags(bits: int) -> Page:
+    return Page(bits)  # slow to make, and there are few
+
+
+def words(subject: Subject, start: int, count: int) -> list[int]:
+    """The pagemap words of `count` pages from the address `start`."""
+    thread = subject.main
+    size = count * 8
+    with subject.unrecorded():
+        got = subject.syscall(
+            "pread64", subject.pagemap, thread.scratch_address, size, start // PAGESIZE * 8
+        )
+    if got != size:
+        raise OSError(f"pagemap gave {got} of {size} bytes")
+    return thread.scratch(size).cast("Q").tolist()
+
+
+_NO_CATEGORY = Category(0)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The result of PAGEMAP_SCAN: regions (start, end, categories) and where the walk ended."""
+
+    regions: tuple[tuple[int, int, Category], ...]
+    walk_end: int
+    pages: int  # the ioctl's own value: the number of regions it filled in
+
+    def categories(self, start: int, count: int, step: int = PAGESIZE) -> list[Category]:
+        """What was reported of `count` pages of `step` bytes; none for what was not reported."""
+        found = [_NO_CATEGORY] * count
+        for first, end, seen in self.regions:
+            pages = range(max(0, first - start) // step, min(count, -(-(end - start) // step)))
+            found[pages.start : pages.stop] = [seen] * len(pages)
+        return found
+
+    def addresses(self) -> list[int]:
+        """The address of every reported page."""
+        return [page for start, end, _ in self.regions for page in range(start, end, PAGESIZE)]
+
+
+ALL_CATEGORIES = Category((1 << 9) - 1)
+_OLD_CATEGORIES = ALL_CATEGORIES & ~Category.GUARD  # 6.7 to 6.15 refuse a mask with GUARD
+
+
+@cache
+def _category(bits: int) -> Category:
+    return Category(bits)
+
+
+def scan(
+    subject: Subject,
+    start: int,
+    end: int,
+    *,
+    returned: Category,
+    required: Category = Category(0),
+    inverted: Category = Category(0),
+    anyof: Category = Category(0),
+    flags: ScanFlag = ScanFlag(0),
+    vec_len: int = _VECTOR_LENGTH,
+    max_pages: int = 0,
+) -> Scan:
+    """PAGEMAP_SCAN (6.7) over [start, end), up to `vec_len` regions. Raises OSError."""
+    thread = subject.main
+    descriptor = subject.pagemap  # opened before the structure takes its place
+    argument = thread.struct(
+        "pm_scan_arg",
+        size=96, flags=flags, start=start, end=end, max_pages=max_pages,
+        vec=thread.scratch_address + _VECTOR_OFFSET if vec_len else 0, vec_len=vec_len,
+        category_mask=required, category_inverted=inverted,
+        category_anyof_mask=anyof, return_mask=returned,
+    )  # fmt: skip
+    step = subject.record(thread, "PAGEMAP_SCAN", (start, end, flags, required, inverted, anyof))
+    arguments = (lib.SYS_ioctl, descriptor, Ioctl.PAGEMAP_SCAN, thread.scratch_address)
+    answer = thread.start(lib.OP_SYSCALL, arguments, step).result()
+    if answer.error:
+        raise OSError(answer.error, os.strerror(answer.error), "PAGEMAP_SCAN")
+    vector = ffi.from_buffer(
+        "struct page_region[]", thread.scratch(answer.value * _REGION_BYTES, _VECTOR_OFFSET)
+    )
+    found = tuple((r.start, r.end, _category(r.categories)) for r in vector) if vec_len else ()
+    return Scan(found, argument.walk_end, answer.value)
+
+
+class WitnessError(AssertionError):
+    """pagemap and PAGEMAP_SCAN tell different things of one page."""
+
+
+def categories(subject: Subject, start: int, end: int) -> Scan:
+    """All categories of all pages of a range, by PAGEMAP_SCAN. Raises OSError where it is absent."""
+    with subject.unrecorded():
+        try:
+            return scan(subject, start, end, returned=ALL_CATEGORIES)
+        except OSError:
+            return scan(subject, start, end, returned=_OLD_CATEGORIES)
+
+
+@cache
+def compare(page: Page, seen: Category, *, hugetlb: bool, registered: bool) -> Page:
+    """`page`, as pagemap tells it, with what PAGEMAP_SCAN adds (ZERO; HUGE where present).
+
+    Raises WitnessError where the two disagree. Three differences are the kernel's ways: a
+    hugetlb marker is SWAPPED for PAGEMAP_SCAN alone, the huge zero page has pagemap's file
+    bit alone, and outside of a VMA registered for write-protect kernels differ in whether a
+    page counts as WRITTEN (7.3: it doesn't).
+    """
+    swap = Page.SWAP
+    if hugetlb and page & (Page.PRESENT | Page.WP) == Page.WP:
+        swap = Page.WP
+    pairs = [(Page.PRESENT, Category.PRESENT), (swap, Category.SWAPPED)]
+    if Category.PFNZERO not in seen:
+        pairs.append((Page.FILE, Category.FILE))
+    agree = all((flag in page) == (category in seen) for flag, category in pairs)
+    if page & (Page.PRESENT | Page.SWAP):
+        protected, written = Page.WP in page, Category.WRITTEN in seen
+        agree = agree and (protected != written if registered else not (protected and written))
+    if not agree:
+        raise WitnessError(f"pagemap says {page}, PAGEMAP_SCAN says {seen!r}")
+    if Category.PFNZERO in seen:
+        page = page & ~Page.FILE | Page.ZERO
+    return page | Page.HUGE if Category.HUGE in seen and Page.PRESENT in page else page

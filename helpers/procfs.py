@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What /proc and /sys tell of threads, mappings and the kernel, as text and numbers."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import re
+from pathlib import Path
+
+THP_KNOBS = Path("/sys/kernel/mm/transparent_hugepage")
+HUGETLB_BYTES = 2 << 20
+HUGETLB_KNOBS = Path(f"/sys/kernel/mm/hugepages/hugepages-{HUGETLB_BYTES >> 10}kB")
+
+
+def errno_name(number: int) -> str:
+    """EINVAL for 22, and so on."""
+    return errno.errorcode.get(number, str(number))
+
+
+def read(path: str | Path, default: str = "") -> str:
+    """A small file's text, or `default` where it can't be read."""
+    try:
+        return Path(path).read_text(errors="replace").strip()
+    except OSError:
+        return default
+
+
+def chosen(path: Path) -> str:
+    """The bracketed word of a sysfs choice such as `always [madvise] never`; "" if absent."""
+    _, _, rest = read(path).partition("[")
+    return rest.partition("]")[0]
+
+
+def thread_state(pid: int, tid: int) -> str:
+    """R, S, D, Z, … as in /proc/PID/task/TID/stat; "" when the thread is gone."""
+    fields = read(f"/proc/{pid}/task/{tid}/stat").rpartition(")")[2].split()
+    return fields[0] if fields else ""
+
+
+def wchan(pid: int, tid: int) -> str:
+    """The kernel function a thread sleeps in; "" or "0" where the kernel doesn't say."""
+    return read(f"/proc/{pid}/task/{tid}/wchan")
+
+
+def thread_evidence(pid: int, tid: int) -> str:
+    """State, wchan, system call and kernel stack of a thread, as far as they can be read."""
+    task = f"/proc/{pid}/task/{tid}"
+    parts = [f"state {thread_state(pid, tid) or 'gone'}", f"wchan {wchan(pid, tid) or '-'}"]
+    parts.append(f"syscall {read(f'{task}/syscall') or '-'}")
+    stack = " < ".join(line.split()[-1] for line in read(f"{task}/stack").splitlines())
+    if stack:
+        parts.append(f"stack {stack}")
+    return ", ".join(parts)
+
+
+def smaps_range(smaps: str, start: int, end: int) -> dict[str, int]:
+    """The sums, in bytes, of the kB fields of all VMAs in [start, end) of an smaps text."""
+    sums: dict[str, int] = {}
+    inside = False
+    for line in smaps.splitlines():
+        head = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if head:
+            inside = start <= int(head[1], 16) < end
+        elif inside and line.endswith(" kB"):
+            name, amount = line[:-3].split(":")
+            sums[name] = sums.get(name, 0) + int(amount) * 1024
+    return sums
+
+
+def status_bytes(status: str, name: str) -> int:
+    """A kB field of a /proc/PID/status text (VmPTE, …), in bytes."""
+    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"no {name} in /proc/PID/status")
+    return int(found[1]) * 1024
+
+
+def kernel_config() -> str:
+    """The running kernel's configuration text, or "" where none is offered."""
+    try:
+        return gzip.decompress(Path("/proc/config.gz").read_bytes()).decode()
+    except OSError:
+        return read(f"/boot/config-{os.uname().release}")

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The region: the mapping under test, arranged, registered and proven, as a case holds it.
+
+Pages are numbered from 0 in the kind's own unit (4 KiB, or 2 MiB for hugetlb). `page` is the
+tested one; every method acts on it unless it is told another.
+"""
+
+from __future__ import annotations
+
+from mmap import PAGESIZE
+
+from helpers import pagemap, procfs
+from helpers.axes import Setup
+from helpers.machine import Machine
+from helpers.pagemap import Page
+from helpers.subject import Answer, Mapping, Pending, Subject, Thread
+from helpers.uapi import MFD_CLOEXEC, Advice, Event, FaultFlag, ProtectMode
+from helpers.uffd import Message, Userfaultfd
+
+SMALL_PAGES = 8  # of a region without huge pages
+HUGETLB_PAGES = 4
+HUGE_AREAS = 2  # PMDs of a region with THP
+MARKER = Page.SWAP | Page.WP
+HUGETLB_MARKER = Page.WP
+
+
+class Unproven(Exception):
+    """The arrangement isn't what the case needs, and why: nothing can be learnt from a run."""
+
+
+class Touch:
+    """A load, store or addition: it completes, or blocks with a message, or ends by a signal."""
+
+    def __init__(self, pending: Pending, uffd: Userfaultfd) -> None:
+        self._pending = pending
+        self._uffd = uffd
+        self.message: Message | None = None
+        self.settle()
+
+    def settle(self) -> Touch:
+        """Waits until the touch has ended or has raised a message; the message is then read."""
+        self.message = None
+        if self._pending.wait(self._uffd.pollable) is None:
+            self.message = self._uffd.read()
+        return self
+
+    @property
+    def answer(self) -> Answer | None:
+        return self._pending.answer
+
+    @property
+    def silent(self) -> bool:
+        """Whether it completed at once, without a message left behind and without a signal."""
+        return self.completed and self._uffd.read() is None
+
+    @property
+    def completed(self) -> bool:
+        return self.answer is not None and not self.answer.signal and not self.answer.error
+
+    def completes(self) -> bool:
+        """Whether it now runs to its end without another message."""
+        return self.settle().completed
+
+    @property
+    def error(self) -> int:
+        """The errno of a system call that failed, else 0."""
+        return self.answer.error if self.answer else 0
+
+    @property
+    def signal(self) -> int:
+        """The signal that ended it, else 0."""
+        return self.answer.signal if self.answer else 0
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the thread still sleeps in its fault."""
+        thread = self._pending.thread
+        return self.answer is None and thread.subject.blocked_in_fault(thread)
+
+    @property
+    def tid(self) -> int:
+        return self._pending.thread.tid
+
+    @property
+    def value(self) -> int:
+        """The value that was loaded, or is the result of the additions."""
+        if self.answer is None or not self.completed:
+            raise AssertionError(f"expected the touch to complete: {self!r}")
+        return self.answer.value
+
+    def __repr__(self) -> str:
+        if self.answer is not None:
+            return f"<{self._pending.step.name}: {self.answer}>"
+        return f"<{self._pending.step.name}: blocked, {self.message}>"
+
+
+class Region:
+    """A mapping under test in a subject, with its userfaultfd."""
+
+    def __init__(
+        self, subject: Subject, machine: Machine, setup: Setup, boundary: int = 0
+    ) -> None:
+        """With a `boundary` in bytes, the middle of the mapping lies on a multiple of it."""
+        self.subject = subject
+        self.machine = machine
+        self.setup = setup
+        self.kind = setup.kind
+        self.page_bytes = setup.kind.page_bytes
+        count, self.page = self._shape()
+        self.size = count * self.page_bytes
+        self._boundary = boundary
+        self.pages = range(count)
+        self.registered = False
+        self._before: list[int] = []
+
+    def _shape(self) -> tuple[int, int]:
+        """The number of pages, and the tested one: in the second PMD, off its boundary."""
+        if self.kind.hugetlb:
+            return HUGETLB_PAGES, 1
+        if self.setup.thp:
+            per_pmd = self.machine.pmd_bytes // PAGESIZE
+            return HUGE_AREAS * per_pmd, per_pmd + 5
+        return SMALL_PAGES, 3
+
+    # -- arrangement
+
+    def map(self) -> None:
+        """Makes the mapping, with its THP advice."""
+        at = self.subject.place(self.size, self._boundary, lead=self.size // 2) if self._boundary else 0
+        backing = self.kind.map(self.subject, self.size, at)
+        self.start, self.file = backing.start, backing.file
+        self.subject.mappings.append(Mapping("mem", self.start, self.size, self.page_bytes))
+        if self.machine.thp and not self.kind.hugetlb:
+            advice = Advice.HUGEPAGE if self.setup.thp else Advice.NOHUGEPAGE
+            self.subject.madvise(self.start, self.size, advice)
+
+    def open_uffd(self) -> None:
+        """Opens the userfaultfd, with the setup's features."""
+        access = self.setup.access or self.machine.access
+        assert access is not None
+        self.uffd = Userfaultfd.open(self.subject, access)
+        self.uffd.api(self.setup.asked)
+
+    def register(self) -> None:
+        """Registers the whole mapping, in the setup's mode."""
+        self.ioctls = self.uffd.register(self.start, self.size, self.setup.mode)
+        self.registered = True
+
+    def remember(self) -> None:
+        """Takes the present state as the one that `changed` compares with."""
+        self._before = self._words()
+
+    # -- places
+
+    def address(self, page: int | None = None) -> int:
+        """The address of a page, in bytes."""
+        return self.start + (self.page if page is None else page) * self.page_bytes
+
+    def value(self, page: int | None = None) -> int:
+        """The word that an arrangement stores at the start of a page."""
+        return 0x1000 + (self.page if page is None else page)
+
+    @property
+    def pmd(self) -> range:
+        """The pages of the tested page's PMD-sized area."""
+        per_pmd = max(1, self.machine.pmd_bytes // self.page_bytes)
+        first = self.page // per_pmd * per_pmd
+        return range(first, min(first + per_pmd, len(self.pages)))
+
+    def span(self, pages: range | int | None) -> tuple[int, int]:
+        """Start address and length in bytes of pages: a range, one, or the tested one."""
+        if isinstance(pages, range):
+            return self.address(pages.start), len(pages) * self.page_bytes
+        return self.address(pages), self.page_bytes
+
+    # -- acts
+
+    def protect(self, pages: range | int | None = None) -> None:
+        """Write-protects pages with UFFDIO_WRITEPROTECT. Raises OSError."""
+        self.uffd.writeprotect(*self.span(pages))
+
+    def unprotect(
+        self, pages: range | int | None = None, mode: ProtectMode = ProtectMode(0)
+    ) -> None:
+        """Takes the protection away and, without DONTWAKE, wakes the waiters. Raises OSError."""
+        self.uffd.writeprotect(*self.span(pages), mode)
+
+    def load(self, page: int | None = None, by: int = 0, offset: int = 0) -> Touch:
+        """Loads a word from a page, in toucher number `by`."""
+        return self._touch(self.subject.toucher(by).load(self.address(page) + offset))
+
+    def store(
+        self, page: int | None = None, value: int = 7, by: int = 0, offset: int = 0
+    ) -> Touch:
+        """Stores a word to a page, in toucher number `by`."""
+        return self._touch(self.subject.toucher(by).store(self.address(page) + offset, value))
+
+    def add(self, page: int | None = None, delta: int = 1, by: int = 0) -> Touch:
+        """Reads, adds to and writes back a word of a page, in toucher number `by`."""
+        return self._touch(self.subject.toucher(by).add(self.address(page), delta))
+
+    def call(self, name: str, *arguments: int, by: int = 0) -> Touch:
+        """A system call that touches the region, in toucher number `by`."""
+        return self._touch(self.subject.toucher(by).begin(name, *arguments))
+
+    def kernel_write(self, page: int | None = None, value: int = 7, by: int = 0) -> Touch:
+        """Has the kernel write a word to a page: pread(2) from a file into it."""
+        return self._touch(self._file_call("pread64", page, value, by))
+
+    def kernel_read(self, page: int | None = None, by: int = 0) -> Touch:
+        """Has the kernel read a word from a page: pwrite(2) from it to a file."""
+        return self._touch(self._file_call("pwrite64", page, 0, by))
+
+    def _file_call(self, name: str, page: int | None, value: int, by: int) -> Pending:
+        """A call between a page and a memfd that holds `value`."""
+        subject, thread = self.subject, self.subject.toucher(by)
+        file = subject.syscall("memfd_create", subject.text("other end"), MFD_CLOEXEC)
+        subject.main.scratch(8)[:] = value.to_bytes(8, "little")
+        subject.syscall("pwrite64", file, subject.main.scratch_address, 8, 0)
+        return thread.begin(name, file, self.address(page), 8, 0)
+
+    def _touch(self, pending: Pending) -> Touch:
+        return Touch(pending, self.uffd)
+
+    def advise(self, advice: Advice, pages: range | int | None = None) -> None:
+        """madvise(2) on pages. Raises OSError."""
+        self.subject.madvise(*self.span(pages), advice)
+
+    def populate(self, pages: range) -> None:
+        """Stores `value(page)` to every page of the range."""
+        count, main = len(pages), self.subject.main
+        pending = main.store(self.address(pages[0]), self.value(pages[0]), self.page_bytes, count)
+        self._expect_completed(pending)
+
+    def load_all(self, pages: range) -> None:
+        """Loads one word from every page of the range."""
+        main = self.subject.main
+        self._expect_completed(main.load(self.address(pages[0]), self.page_bytes, len(pages)))
+
+    @staticmethod
+    def _expect_completed(pending: Pending) -> None:
+        answer = pending.result()
+        if answer.signal or answer.error:
+            raise Unproven(f"the arrangement's {pending.step.name} ended with {answer}")
+
+    # -- looks
+
+    def _words(self) -> list[int]:
+        return pagemap.words(self.subject, self.start, self.size // PAGESIZE)
+
+    def word(self, page: int | None = None) -> int:
+        """The raw pagemap word of a page (of a hugetlb page: of its first 4 KiB)."""
+        return pagemap.words(self.subject, self.address(page), 1)[0]
+
+    def look(self, page: int | None = None) -> Page:
+        """A page as pagemap and, where there is one, PAGEMAP_SCAN tell it.
+
+        Raises WitnessError where they, or the parts of a hugetlb page, disagree.
+        """
+        return self.looks(range(self.page, self.page + 1) if page is None else range(page, page + 1))[0]
+
+    def looks(self, pages: range | None = None) -> list[Page]:
+        """`look` for a range of pages, or all."""
+        chosen = self.pages if pages is None else pages
+        start, size = self.span(chosen)
+        parts = [pagemap.decode(word) for word in pagemap.words(self.subject, start, size // PAGESIZE)]
+        per_page = self.page_bytes // PAGESIZE
+        seen = parts[::per_page]
+        if per_page > 1 and any(part != seen[i // per_page] for i, part in enumerate(parts)):
+            raise pagemap.WitnessError("the parts of one hugetlb page differ in pagemap")
+        if not self.machine.pagemap_scan:
+            return seen
+        scan = pagemap.categories(self.subject, start, start + size)
+        categories = scan.categories(start, len(chosen), self.page_bytes)
+        return [
+            pagemap.compare(page, category, hugetlb=self.kind.hugetlb, registered=self.registered)
+            for page, category in zip(seen, categories, strict=True)
+        ]
+
+    def protected(self, pages: range | None = None) -> set[int]:
+        """The pages that carry the uffd-wp bit."""
+        chosen = self.pages if pages is None else pages
+        looks = zip(chosen, self.looks(chosen), strict=True)
+        return {number for number, page in looks if page & Page.WP}
+
+    def changed(self) -> set[int]:
+        """The pages whose pagemap bits P, S, F, G or W differ from the remembered state."""
+        per_page = self.page_bytes // PAGESIZE
+        pairs = enumerate(zip(self._before, self._words(), strict=True))
+        return {i // per_page for i, (old, new) in pairs if (old ^ new) & pagemap.STABLE_BITS}
+
+    @property
+    def marker(self) -> Page:
+        """What a pte marker of this kind looks like."""
+        return HUGETLB_MARKER if self.kind.hugetlb else MARKER
+
+    def smaps(self) -> dict[str, int]:
+        """The region's smaps fields, in bytes."""
+        text = self.subject.read_file("/proc/self/smaps")
+        return procfs.smaps_range(text, self.start, self.start + self.size)
+
+    def page_tables(self) -> int:
+        """The subject's VmPTE, in bytes."""
+        return procfs.status_bytes(self.subject.read_file("/proc/self/status"), "VmPTE")
+
+    def resident(self) -> list[bool]:
+        """mincore(2) for each 4 KiB of the region. Raises OSError."""
+        thread, count = self.subject.main, self.size // PAGESIZE
+        self.subject.syscall("mincore", self.start, self.size, thread.scratch_address)
+        return [bool(byte & 1) for byte in thread.scratch(count)]
+
+    def wp_fault(
+        self,
+        page: int | None = None,
+        flags: FaultFlag = FaultFlag.WRITE | FaultFlag.WP,
+        tid: int = 0,
+        offset: int = 0,
+    ) -> Message:
+        """The message that a write to a protected page must raise."""
+        return Message(Event.PAGEFAULT, flags, self.address(page) + offset, tid)
+
+    def toucher(self, number: int = 0) -> Thread:
+        """The thread that touches memory as number `number`."""
+        return self.subject.toucher(number)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The pytest plugin that turns reports into results: stream, mail, JUnit names, summary."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from _pytest.junitxml import xml_key  # as pytest's own record_xml_attribute does it
+
+from helpers import report
+from helpers.cases import canonical_id, declared
+from helpers.region import Region
+from helpers.run import Run
+from helpers.stream import SCHEMA
+from helpers.subject import Subject
+
+SUBJECT = pytest.StashKey[Subject]()
+REGION = pytest.StashKey[Region]()
+_REPORTS = pytest.StashKey[list[pytest.TestReport]]()
+
+
+def is_case(item: pytest.Item) -> bool:
+    """Whether an item is a conformance case and not a test of the project's own."""
+    return item.get_closest_marker("case") is not None
+
+
+class Results:
+    """Hooks of every pytest process; what only one of them may do asks `is_worker` first."""
+
+    def __init__(self, run: Run, config: pytest.Config) -> None:
+        self.run = run
+        self.config = config
+        self.is_worker = hasattr(config, "workerinput")
+
+    # -- where cases run
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        made = yield
+        if is_case(item):
+            item.stash.setdefault(_REPORTS, []).append(made)
+            if made.failed:
+                error = call.excinfo.value if call.excinfo else None
+                made.user_properties.append(("state", getattr(error, "state", "failed")))
+                made.sections.append(("for the mail", self._mail(item)))
+        return made
+
+    def _mail(self, item: pytest.Item) -> str:
+        return report.failure(
+            canonical_id(item.nodeid),
+            self.run.clauses.get(declared(item).clause),
+            self.run.machine,
+            item.stash.get(SUBJECT, None),
+            item.stash.get(REGION, None),
+        )
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        stream = self.run.stream
+        if stream is None or not is_case(item):
+            return (yield)
+        name = canonical_id(item.nodeid)
+        stream.write("start", sync=False, id=name, worker=self.run.worker)
+        result = yield
+        stream.write("result", id=name, **_result(item))
+        return result
+
+    # -- where reports come together
+
+    def pytest_sessionstart(self) -> None:
+        if self.run.stream and not self.is_worker:
+            facts = report.kernel_facts(self.run.machine)
+            self.run.stream.write(
+                "run", schema=SCHEMA, kernel=facts, command=sys.argv, started=time.time()
+            )
+
+    def pytest_report_header(self) -> list[str]:
+        return report.headline(self.run.machine)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Gives JUnit the canonical id, and records a case that took its worker along."""
+        if self.is_worker or "::" not in report.nodeid:
+            return
+        name = canonical_id(report.nodeid)
+        if xml := self.config.stash.get(xml_key, None):
+            reporter = xml.node_reporter(report)
+            reporter.add_attribute("classname", name.partition(".")[0])
+            reporter.add_attribute("name", name)
+        if report.when not in ("setup", "call", "teardown") and self.run.stream:
+            reason = str(report.longrepr)
+            self.run.stream.write("result", id=name, state="crashed", reason=reason)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        totals, skips = _tally(terminalreporter)
+        if self.run.stream:
+            self.run.stream.write("end", totals=totals)
+        if not sum(totals.values()):
+            return
+        write = terminalreporter.write_line
+        terminalreporter.section("userfaultfd write-protect")
+        for line in report.headline(self.run.machine):
+            write(line)
+        counts = ", ".join(f"{count} {state}" for state, count in totals.items() if count)
+        write(f"cases: {sum(totals.values())}: {counts}")
+        for reason, count in skips.most_common():
+            write(f"  {count} skipped: {reason}")
+
+
+def _tally(reporter: pytest.TerminalReporter) -> tuple[dict[str, int], Counter[str]]:
+    """How many tests ended how, and why those were skipped that were."""
+    stats = reporter.stats
+    skipped: list[pytest.TestReport] = stats.get("skipped", [])
+    totals = {
+        "passed": len(stats.get("passed", [])),
+        "failed": len({r.nodeid for key in ("failed", "error") for r in stats.get(key, [])}),
+        "skipped": len(skipped),
+        "xfailed": len(stats.get("xfailed", [])),
+    }
+    return totals, Counter(map(_skip_reason, skipped))
+
+
+def _result(item: pytest.Item) -> dict[str, Any]:
+    """The stream's record of a case that has ended, from its phases' reports."""
+    reports = item.stash.get(_REPORTS, [])
+    worst = next((r for r in reports if r.failed), None)
+    worst = worst or next((r for r in reports if r.skipped), reports[-1])
+    state, reason = str(dict(worst.user_properties).get("state", worst.outcome)), ""
+    if worst.skipped:
+        state, reason = "xfailed" if hasattr(worst, "wasxfail") else state, _skip_reason(worst)
+    elif worst.failed:
+        crash = getattr(worst.longrepr, "reprcrash", None)
+        reason = str(crash.message if crash else worst.longrepr)
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return {
+        "clause": declared(item).clause,
+        "axes": report.axes(params.get("setup")),
+        "state": state,
+        "seconds": round(sum(r.duration for r in reports), 6),
+        "reason": reason,
+        "evidence": "\n".join(text for _, text in worst.sections),
+    }
+
+
+def _skip_reason(skipped: pytest.TestReport) -> str:
+    reason = skipped.longrepr[2] if isinstance(skipped.longrepr, tuple) else str(skipped.longrepr)
+    return reason.removeprefix("Skipped: ")

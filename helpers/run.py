@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What one pytest process holds for its whole life: the root subject and the kernel's facts."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from pathlib import Path
+
+from helpers import machine, spec
+from helpers.kernel_log import KernelLog
+from helpers.machine import Machine
+from helpers.stream import Stream
+from helpers.subject import Subject, SubjectLost
+
+
+class Run:
+    """One pytest process: xdist's controller, one of its workers, or the only one."""
+
+    def __init__(self, stream: Path | None, case_seconds: float, worker: str) -> None:
+        """`worker` names the process in the stream; opening the stream raises OSError."""
+        self.clauses = spec.load()
+        self.stream = Stream(stream) if stream else None
+        self.log = KernelLog()
+        self.worker = worker
+        self._case_seconds = case_seconds
+
+    @cached_property
+    def root(self) -> Subject:
+        """The pristine subject from which those of the cases are forked."""
+        return Subject.spawn()
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The running kernel as probed, once."""
+        return machine.probe(self.root)
+
+    def subject(self) -> Subject:
+        """A fresh subject for a case; the root is started anew where it was lost."""
+        self.root.deadline = time.monotonic() + self._case_seconds
+        try:
+            return self.root.fork(self._case_seconds)
+        except SubjectLost:
+            del self.root
+            return self.root.fork(self._case_seconds)
+
+    def close(self) -> None:
+        """Ends the root subject, if there is one."""
+        if "root" in self.__dict__:
+            self.root.close()

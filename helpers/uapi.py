@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The numbers of the user-space interfaces under test, independent of installed headers.
+
+Sources: include/uapi/linux/userfaultfd.h, include/uapi/linux/fs.h (PAGEMAP_SCAN),
+include/uapi/asm-generic/mman-common.h, Documentation/admin-guide/mm/pagemap.rst. A comment
+names the first kernel that has a number where that is later than 5.7, which brought
+write-protect. The generic _IOC encoding is used (x86, arm64, riscv, s390, loongarch).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+UFFD_API = 0xAA
+
+
+class Feature(IntFlag):
+    """UFFD_FEATURE_*, asked for and answered by UFFDIO_API."""
+
+    PAGEFAULT_FLAG_WP = 1 << 0
+    EVENT_FORK = 1 << 1
+    EVENT_REMAP = 1 << 2
+    EVENT_REMOVE = 1 << 3
+    MISSING_HUGETLBFS = 1 << 4
+    MISSING_SHMEM = 1 << 5
+    EVENT_UNMAP = 1 << 6
+    SIGBUS = 1 << 7
+    THREAD_ID = 1 << 8
+    MINOR_HUGETLBFS = 1 << 9  # 5.13
+    MINOR_SHMEM = 1 << 10  # 5.14
+    EXACT_ADDRESS = 1 << 11  # 5.18
+    WP_HUGETLBFS_SHMEM = 1 << 12  # 5.19
+    WP_UNPOPULATED = 1 << 13  # 6.4
+    POISON = 1 << 14  # 6.6
+    WP_ASYNC = 1 << 15  # 6.7
+    MOVE = 1 << 16  # 6.8
+    RWP = 1 << 17  # 7.3
+    RWP_ASYNC = 1 << 18  # 7.3
+
+
+class RegisterMode(IntFlag):
+    """UFFDIO_REGISTER_MODE_*."""
+
+    MISSING = 1 << 0
+    WP = 1 << 1
+    MINOR = 1 << 2  # 5.13
+    RWP = 1 << 3  # 7.3
+
+
+class ProtectMode(IntFlag):
+    """UFFDIO_WRITEPROTECT_MODE_*."""
+
+    WP = 1 << 0
+    DONTWAKE = 1 << 1
+
+
+class CopyMode(IntFlag):
+    """UFFDIO_COPY_MODE_*; ZEROPAGE, CONTINUE, POISON and MOVE share DONTWAKE."""
+
+    DONTWAKE = 1 << 0
+    WP = 1 << 1
+
+
+class FaultFlag(IntFlag):
+    """UFFD_PAGEFAULT_FLAG_* of a page-fault message."""
+
+    WRITE = 1 << 0
+    WP = 1 << 1
+    MINOR = 1 << 2  # 5.13
+    RWP = 1 << 3  # 7.3
+
+
+class Event(IntEnum):
+    """UFFD_EVENT_*: what a message tells."""
+
+    PAGEFAULT = 0x12
+    FORK = 0x13
+    REMAP = 0x14
+    REMOVE = 0x15
+    UNMAP = 0x16
+
+
+def _iowr(kind: int, number: int, size: int) -> int:
+    return 3 << 30 | size << 16 | kind << 8 | number
+
+
+class Ioctl(IntEnum):
+    """The ioctl requests; each carries the size in bytes of its structure."""
+
+    UFFDIO_API = _iowr(0xAA, 0x3F, 24)
+    UFFDIO_REGISTER = _iowr(0xAA, 0x00, 32)
+    UFFDIO_UNREGISTER = 2 << 30 | 16 << 16 | 0xAA << 8 | 0x01
+    UFFDIO_WAKE = 2 << 30 | 16 << 16 | 0xAA << 8 | 0x02
+    UFFDIO_COPY = _iowr(0xAA, 0x03, 40)
+    UFFDIO_ZEROPAGE = _iowr(0xAA, 0x04, 32)
+    UFFDIO_MOVE = _iowr(0xAA, 0x05, 40)  # 6.8
+    UFFDIO_WRITEPROTECT = _iowr(0xAA, 0x06, 24)
+    UFFDIO_CONTINUE = _iowr(0xAA, 0x07, 32)  # 5.13
+    UFFDIO_POISON = _iowr(0xAA, 0x08, 32)  # 6.6
+    USERFAULTFD_IOC_NEW = 0xAA << 8 | 0x00  # 6.1
+    PAGEMAP_SCAN = _iowr(ord("f"), 16, 96)  # 6.7
+
+
+UFFD_USER_MODE_ONLY = 1  # flag of userfaultfd(2) and USERFAULTFD_IOC_NEW, 5.11
+
+
+class Prot(IntFlag):
+    """PROT_*."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    RW = READ | WRITE
+
+
+class Map(IntFlag):
+    """MAP_*."""
+
+    SHARED = 0x01
+    PRIVATE = 0x02
+    DROPPABLE = 0x08  # 6.11
+    FIXED = 0x10
+    ANONYMOUS = 0x20
+    NORESERVE = 0x4000
+    FIXED_NOREPLACE = 0x100000
+
+
+class Advice(IntEnum):
+    """MADV_*."""
+
+    NORMAL = 0
+    WILLNEED = 3
+    DONTNEED = 4
+    FREE = 8
+    REMOVE = 9
+    DONTFORK = 10
+    MERGEABLE = 12
+    UNMERGEABLE = 13
+    HUGEPAGE = 14
+    NOHUGEPAGE = 15
+    COLD = 20
+    PAGEOUT = 21
+    POPULATE_READ = 22  # 5.14
+    POPULATE_WRITE = 23  # 5.14
+    COLLAPSE = 25  # 6.1
+    GUARD_INSTALL = 102  # 6.13
+    GUARD_REMOVE = 103  # 6.13
+
+
+class Category(IntFlag):
+    """PAGE_IS_* of PAGEMAP_SCAN (6.7)."""
+
+    WPALLOWED = 1 << 0
+    WRITTEN = 1 << 1
+    FILE = 1 << 2
+    PRESENT = 1 << 3
+    SWAPPED = 1 << 4
+    PFNZERO = 1 << 5
+    HUGE = 1 << 6
+    SOFT_DIRTY = 1 << 7
+    GUARD = 1 << 8  # 6.16
+    ACCESSED = 1 << 9  # 7.3
+
+
+class ScanFlag(IntFlag):
+    """PM_SCAN_*."""
+
+    WP_MATCHING = 1 << 0
+    CHECK_WPASYNC = 1 << 1
+
+
+MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
+MFD_CLOEXEC, MFD_HUGETLB, MFD_HUGE_2MB = 1, 4, 21 << 26
+O_TMPFILE = 0o20200000
+AT_FDCWD = -100
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+BUS_MCEERR_AR = 4  # si_code of a SIGBUS on a poisoned page

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SPEC.md chapter REG: registering and unregistering ranges."""
+
+import os
+from errno import EBUSY, EINVAL, ENOENT, EPERM
+from mmap import PAGESIZE
+
+import pytest
+
+from helpers.axes import (
+    ANON, KINDS, POPULATED, STATES, SYNC, memfd_shared, none_pmd, none_pte, populated,
+    protectable, wpu,
+)  # fmt: skip
+from helpers.cases import case, refuses
+from helpers.machine import DISK, DISK_FILE, DROPPABLE, UFFD, feature
+from helpers.uapi import Event, FaultFlag, Feature, Map, Prot, RegisterMode
+from helpers.uffd import Message, Userfaultfd
+
+WP, MISSING = RegisterMode.WP, RegisterMode.MISSING
+TOP = 1 << 64
+WRITEPROTECT_IOCTL, ZEROPAGE_IOCTL = 1 << 0x06, 1 << 0x04
+
+
+@pytest.fixture
+def uffd_with(subject, machine):
+    """Makes a userfaultfd with the given features."""
+
+    def opened(features=Feature(0)):
+        made = Userfaultfd.open(subject, machine.access)
+        made.api(features)
+        return made
+
+    return opened
+
+
+@pytest.fixture
+def disk_mapping(subject):
+    """A page of a file on an ordinary file system, mapped privately."""
+    file = subject.open(str(DISK), os.O_RDONLY)
+    return subject.mmap(PAGESIZE, Prot.READ, Map.PRIVATE, file)
+
+
+@pytest.fixture
+def sysv_mapping(subject):
+    """A page of System V shared memory, whose segment ends with its subject."""
+    segment = subject.syscall("shmget", 0, PAGESIZE, 0o600)
+    start = subject.syscall("shmat", segment, subject.place(PAGESIZE), 0)
+    subject.syscall("shmctl", segment, 0, 0)
+    return start
+
+
+@pytest.mark.parametrize("mode", [WP, MISSING, WP | MISSING], ids=["wp", "missing", "both"])
+@case("REG-1", kinds=KINDS, states=(none_pmd,), thp=(False,))
+def test_answer_names_the_ranges_ioctls(bare, mode):
+    ioctls = bare.uffd.register(bare.start, bare.size, mode)
+    assert bool(ioctls & WRITEPROTECT_IOCTL) == (WP in mode)
+    assert bool(ioctls & ZEROPAGE_IOCTL) == (not bare.kind.hugetlb)
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "mode"),
+    [
+        pytest.param(0, PAGESIZE, 0, id="no_mode"),
+        pytest.param(0, PAGESIZE, WP | 1 << 62, id="unknown_mode"),
+        pytest.param(0, PAGESIZE, RegisterMode.MINOR, id="minor_on_anon"),
+        pytest.param(1, PAGESIZE, WP, id="misaligned_start"),
+        pytest.param(0, PAGESIZE + 1, WP, id="misaligned_length"),
+        pytest.param(0, 0, WP, id="no_length"),
+        pytest.param(0, TOP - PAGESIZE, WP, id="wraps"),
+        pytest.param(0, 1 << 62, WP, id="beyond_the_address_space"),
+        pytest.param(1 << 29, PAGESIZE, WP, id="unmapped"),
+    ],
+)
+@case("REG-2", kinds=ANON, states=(none_pmd,), thp=(False,))
+def test_bad_range_or_mode_is_refused(bare, start, size, mode):
+    with refuses(EINVAL):
+        bare.uffd.register(bare.start + start, size, mode)
+
+
+@case("REG-3", kinds=KINDS, states=(populated,))
+def test_range_of_another_is_refused(mem, uffd_with):
+    other = uffd_with()
+    with refuses(EBUSY):
+        other.register(mem.start, mem.size)
+    with refuses(EINVAL):
+        other.unregister(mem.start, mem.size)
+    mem.protect()
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("REG-4", needs=(UFFD,))
+def test_read_only_shared_file_is_refused(subject, uffd_with):
+    file = memfd_shared.open_file(subject)
+    subject.syscall("ftruncate", file, PAGESIZE)
+    again = subject.open(f"/proc/self/fd/{file}", os.O_RDONLY)
+    start = subject.mmap(PAGESIZE, Prot.READ, Map.SHARED, again)
+    with refuses(EPERM):
+        uffd_with().register(start, PAGESIZE)
+
+
+@pytest.mark.parametrize("prot", [Prot.READ, Prot.NONE], ids=["read", "none"])
+@case("REG-5", kinds=ANON, states=(none_pte, none_pmd), features=(wpu,), thp=(False,))
+def test_inaccessible_anon_takes_markers(bare, prot):
+    bare.subject.mprotect(bare.start, bare.size, prot)
+    bare.register()
+    bare.protect()
+    assert bare.look() == bare.marker
+    assert bare.changed() == {bare.page}
+
+
+@pytest.mark.parametrize(
+    ("features", "mode", "accepted"),
+    [(0, WP, False), (Feature.WP_ASYNC, WP, True), (Feature.WP_ASYNC, WP | MISSING, False)],
+    ids=["sync", "async", "async_missing"],
+)
+@case("REG-6", needs=(UFFD, DISK_FILE, feature(Feature.WP_ASYNC)))
+def test_file_on_disk_is_for_async_alone(subject, uffd_with, disk_mapping, features, mode, accepted):
+    uffd = uffd_with(features)
+    if accepted:
+        assert uffd.register(disk_mapping, PAGESIZE, mode) & WRITEPROTECT_IOCTL
+    else:
+        with refuses(EINVAL):
+            uffd.register(disk_mapping, PAGESIZE, mode)
+
+
+@pytest.mark.parametrize("features", [0, Feature.WP_ASYNC], ids=["sync", "async"])
+@case("REG-7", needs=(UFFD, feature(Feature.WP_ASYNC)))
+def test_vdso_is_refused(subject, uffd_with, features):
+    maps = subject.read_file("/proc/self/maps").splitlines()
+    (vdso,) = [int(line.partition("-")[0], 16) for line in maps if line.endswith("[vdso]")]
+    with refuses(EINVAL):
+        uffd_with(features).register(vdso, PAGESIZE)
+
+
+@case("REG-8", needs=(UFFD, DROPPABLE))
+def test_droppable_is_refused(subject, uffd_with):
+    start = subject.mmap(PAGESIZE, Prot.RW, Map.DROPPABLE | Map.ANONYMOUS)
+    with refuses(EINVAL):
+        uffd_with().register(start, PAGESIZE)
+
+
+@case("REG-9", needs=(UFFD, feature(Feature.WP_ASYNC)))
+def test_sysv_shared_memory_is_for_async_alone(uffd_with, sysv_mapping):
+    with refuses(EINVAL):
+        uffd_with().register(sysv_mapping, PAGESIZE)
+    uffd_with(Feature.WP_ASYNC).register(sysv_mapping, PAGESIZE)
+
+
+@case("REG-10", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+def test_registering_again_keeps_the_protection(mem):
+    mem.protect()
+    mem.register()
+    assert mem.protected() == {mem.page}
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("REG-10", kinds=ANON, states=(none_pte, none_pmd), features=SYNC, thp=(False,), mode=WP | MISSING)
+def test_registering_again_with_less_keeps_missing(mem):
+    mem.uffd.register(mem.start, mem.size, WP)
+    assert mem.load().message == Message(Event.PAGEFAULT, FaultFlag(0), mem.address())
+
+
+@case("REG-11", kinds=KINDS, states=(populated,), mode=WP | MISSING)
+def test_dropping_wp_from_a_protected_range_is_refused(mem):
+    mem.protect()
+    with refuses(EBUSY):
+        mem.uffd.register(mem.start, mem.size, MISSING)
+
+
+@case("REG-12", kinds=KINDS, states=(populated,))
+def test_rest_of_the_mapping_stays_unregistered(bare):
+    bare.uffd.register(*bare.span(bare.page))
+    bare.protect()
+    with refuses(ENOENT):
+        bare.protect(bare.page + 1)
+    assert bare.changed() == {bare.page}
+
+
+@case("REG-13", kinds=KINDS, states=STATES, features=(wpu,))
+def test_unregister_clears_the_protection(mem):
+    mem.protect(mem.pages)
+    mem.uffd.unregister(mem.start, mem.size)
+    mem.registered = False
+    assert mem.protected() == set()
+    assert mem.store().silent
+
+
+@case("REG-13", kinds=KINDS, states=(none_pte, *POPULATED), features=(wpu,))
+def test_unregistering_a_part_clears_just_that(mem):
+    mem.protect(mem.pages)
+    mem.uffd.unregister(*mem.span(mem.page))
+    mem.registered = False
+    assert mem.protected() == set(mem.pages) - {mem.page}
+    assert mem.store(mem.page).silent
+    assert mem.store(mem.page + 1).message == mem.wp_fault(mem.page + 1)
+
+
+@case("REG-14", kinds=KINDS, states=STATES, features=(wpu,))
+def test_close_clears_the_protection(mem):
+    mem.protect(mem.pages)
+    mem.uffd.close()
+    mem.open_uffd()
+    mem.register()
+    assert mem.protected() == set()
+    assert mem.store().silent
