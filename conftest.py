@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NoReturn
@@ -17,14 +18,15 @@ try:
 except build.BuildError as failure:
     pytest.exit(str(failure), returncode=pytest.ExitCode.USAGE_ERROR)
 
-from helpers import arrange, hugepages
+from helpers import arrange, hugepages, known_issues
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared
-from helpers.machine import Machine
+from helpers.machine import Machine, advice
 from helpers.region import Region, Unproven
 from helpers.results import REGION, SUBJECT, Results
 from helpers.run import Run
 from helpers.subject import Subject
+from helpers.uapi import Advice
 
 RUN = pytest.StashKey[Run]()
 
@@ -78,6 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _mark_known_issues(items)
     patterns = config.getoption("case")
     if not patterns:
         return
@@ -87,6 +90,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = filter(wanted, items)
+
+
+def _mark_known_issues(items: list[pytest.Item]) -> None:
+    """A case that is known to fail on this kernel must fail: an unexpected pass is an error."""
+    release = os.uname().release
+    issues = [issue for issue in known_issues.load() if issue.here(release)]
+    for item in items if issues else ():
+        name = canonical_id(item.nodeid)
+        for issue in issues:
+            if issue.covers(name):
+                reason = f"{issue.reason} ({issue.link})"
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 # -- fixtures
@@ -118,20 +133,6 @@ def subject(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Subjec
         pytest.fail("the kernel complained during this case:\n" + "\n".join(splats), pytrace=False)
 
 
-def _region(request: pytest.FixtureRequest, subject: Subject, *, register: bool) -> Region:
-    setup: Setup = request.getfixturevalue("setup")
-    machine: Machine = request.getfixturevalue("machine")
-    for need in setup.needs:
-        if not need.met(machine):
-            _skip(request.config, need.remedy)
-    boundary: int = request.getfixturevalue("boundary")
-    region = request.node.stash[REGION] = Region(subject, machine, setup, boundary)
-    try:
-        return arrange.prepare(region, register=register)
-    except Unproven as unproven:
-        _skip(request.config, f"not arranged: {unproven}")
-
-
 @pytest.fixture
 def boundary() -> int:
     """The boundary that the region's middle lies on, in bytes; 0 for none in particular."""
@@ -139,12 +140,44 @@ def boundary() -> int:
 
 
 @pytest.fixture
-def mem(request: pytest.FixtureRequest, subject: Subject, setup: Setup) -> Region:
-    """The region of the case's setup: arranged, registered, proven."""
-    return _region(request, subject, register=True)
+def region(
+    request: pytest.FixtureRequest, subject: Subject, machine: Machine, setup: Setup, boundary: int
+) -> Region:
+    """The region of the case's setup, once the machine is seen to offer what it needs."""
+    for need in setup.needs:
+        if not need.met(machine):
+            _skip(request.config, need.remedy)
+    made = request.node.stash[REGION] = Region(subject, machine, setup, boundary)
+    return made
+
+
+def _prepare(config: pytest.Config, region: Region, *, register: bool) -> Region:
+    try:
+        return arrange.prepare(region, register=register)
+    except Unproven as unproven:
+        _skip(config, f"not arranged: {unproven}")
 
 
 @pytest.fixture
-def bare(request: pytest.FixtureRequest, subject: Subject, setup: Setup) -> Region:
+def mem(pytestconfig: pytest.Config, region: Region) -> Region:
+    """The region, arranged, registered and proven."""
+    return _prepare(pytestconfig, region, register=True)
+
+
+@pytest.fixture
+def bare(pytestconfig: pytest.Config, region: Region) -> Region:
     """The same, with a userfaultfd but not registered with it."""
-    return _region(request, subject, register=False)
+    return _prepare(pytestconfig, region, register=False)
+
+
+@pytest.fixture
+def offered(pytestconfig: pytest.Config, machine: Machine) -> Callable[[Advice], Advice]:
+    """Passes an advice on, once the kernel is seen to know it."""
+
+    def checked(wanted: Advice) -> Advice:
+        need = advice(wanted)
+        if not need.met(machine):
+            _skip(pytestconfig, need.remedy)
+        return wanted
+
+    return checked

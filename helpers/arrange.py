@@ -39,7 +39,7 @@ def _require(met: bool, what: str) -> None:
         raise Unproven(what)
 
 
-def _huge_bytes(region: Region) -> int:
+def huge_bytes(region: Region) -> int:
     """How much of the region is mapped by huge PMDs."""
     fields = region.smaps()
     names = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
@@ -58,14 +58,14 @@ def _make_none(region: Region) -> None:
 def _prove_none_pmd(region: Region) -> None:
     _require(region.look() == Page.NONE, f"the page isn't none but {region.look()}")
     if region.setup.thp:
-        _require(_huge_bytes(region) > 0, f"no THP was mapped; {_FRAGMENTED}")
+        _require(huge_bytes(region) > 0, f"no THP was mapped; {_FRAGMENTED}")
 
 
 def _make_none_pte(region: Region) -> None:
     """A neighbour is populated, so that the page table is there; with THP, a THP gets a hole."""
     if region.setup.thp:
         region.populate(region.pmd)
-        _require(_huge_bytes(region) > 0, f"no THP was mapped; {_FRAGMENTED}")
+        _require(huge_bytes(region) > 0, f"no THP was mapped; {_FRAGMENTED}")
         region.advise(Advice.DONTNEED, region.page)
     else:
         region.populate(range(1))
@@ -137,7 +137,7 @@ def _make_pmd_mapped(region: Region) -> None:
 
 
 def _prove_pmd_mapped(region: Region) -> None:
-    huge = _huge_bytes(region)
+    huge = huge_bytes(region)
     _require(huge == region.size, f"{huge} of {region.size} bytes are PMD-mapped; {_FRAGMENTED}")
 
 
@@ -196,7 +196,7 @@ def _prove_cached(region: Region) -> None:
         held = os.stat(f"/proc/{region.subject.pid}/fd/{region.file}").st_blocks * 512
         _require(held >= region.size, f"the file holds {held} of {region.size} bytes")
     else:
-        _require(region.resident()[region.page], "mincore says the page isn't in the page cache")
+        _require(region.resident(), "mincore says the page isn't in the page cache")
 
 
 ARRANGEMENTS = {

@@ -151,6 +151,7 @@ ZERO = (zero_page, huge_zero_page)
 THP_STATES = (pmd_mapped, pte_mapped)
 POPULATED = (populated, *THP_STATES)
 STATES = (*NONE, *ZERO, *POPULATED, cached)
+SMALL_STATES = (*NONE, zero_page, populated, pte_mapped, cached)  # not mapped by a PMD
 
 
 # -- features

@@ -7,19 +7,32 @@ tested one; every method acts on it unless it is told another.
 
 from __future__ import annotations
 
+import os
+from copy import copy
 from mmap import PAGESIZE
 
 from helpers import pagemap, procfs
 from helpers.axes import Setup
 from helpers.machine import Machine
 from helpers.pagemap import Page
-from helpers.subject import Answer, Mapping, Pending, Subject, Thread
-from helpers.uapi import MFD_CLOEXEC, Advice, Event, FaultFlag, ProtectMode
+from helpers.subject import SLOT_BYTES, Answer, Mapping, Pending, Subject
+from helpers.uapi import (
+    MFD_CLOEXEC,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    Advice,
+    Category,
+    CopyMode,
+    Event,
+    FaultFlag,
+    ProtectMode,
+)
 from helpers.uffd import Message, Userfaultfd
 
 SMALL_PAGES = 8  # of a region without huge pages
 HUGETLB_PAGES = 4
 HUGE_AREAS = 2  # PMDs of a region with THP
+_COPY_OFFSET = SLOT_BYTES // 2  # of the page to copy, in the main thread's scratch slot
 MARKER = Page.SWAP | Page.WP
 HUGETLB_MARKER = Page.WP
 
@@ -167,6 +180,11 @@ class Region:
         first = self.page // per_pmd * per_pmd
         return range(first, min(first + per_pmd, len(self.pages)))
 
+    @property
+    def near(self) -> range:
+        """The tested page and its two neighbours, which are in the same state."""
+        return range(self.page - 1, self.page + 2)
+
     def span(self, pages: range | int | None) -> tuple[int, int]:
         """Start address and length in bytes of pages: a range, one, or the tested one."""
         if isinstance(pages, range):
@@ -203,6 +221,13 @@ class Region:
         """A system call that touches the region, in toucher number `by`."""
         return self._touch(self.subject.toucher(by).begin(name, *arguments))
 
+    def copy_in(self, value: int, mode: CopyMode = CopyMode(0), page: int | None = None) -> None:
+        """UFFDIO_COPY of a page that starts with the word `value`, else zeros. Raises OSError."""
+        main = self.subject.main
+        main.scratch(self.page_bytes, _COPY_OFFSET)[:] = value.to_bytes(self.page_bytes, "little")
+        source = main.scratch_address + _COPY_OFFSET
+        self.uffd.copy(self.address(page), source, self.page_bytes, mode)
+
     def kernel_write(self, page: int | None = None, value: int = 7, by: int = 0) -> Touch:
         """Has the kernel write a word to a page: pread(2) from a file into it."""
         return self._touch(self._file_call("pread64", page, value, by))
@@ -218,6 +243,35 @@ class Region:
         subject.main.scratch(8)[:] = value.to_bytes(8, "little")
         subject.syscall("pwrite64", file, subject.main.scratch_address, 8, 0)
         return thread.begin(name, file, self.address(page), 8, 0)
+
+    def fork(self) -> Region:
+        """The region in a forked child; its userfaultfd is the one that EVENT_FORK brought, if
+        that event was asked for, else the parent's."""
+        fork = self.subject.begin_fork()
+        message = self.uffd.read() if fork.wait(self.uffd.pollable) is None else None
+        child = copy(self)
+        child.subject = self.subject.forked(fork)
+        child.registered = message is not None
+        if message is not None:
+            child.uffd = self.uffd.child(child.subject, message)
+        return child
+
+    def move(self) -> tuple[Region, Message | None]:
+        """The region moved elsewhere by mremap(2), and the EVENT_REMAP message if there was one.
+
+        Raises OSError.
+        """
+        moved = copy(self)
+        moved.start = self.subject.place(self.size)
+        flags = MREMAP_MAYMOVE | MREMAP_FIXED
+        arguments = (self.start, self.size, self.size, flags, moved.start)
+        remap = self.call("mremap", *arguments)
+        message = remap.message
+        if not remap.completes():
+            raise OSError(remap.error, os.strerror(remap.error), "mremap")
+        self.subject.mappings.append(Mapping("moved", moved.start, self.size, self.page_bytes))
+        moved.registered = message is not None
+        return moved, message
 
     def _touch(self, pending: Pending) -> Touch:
         return Touch(pending, self.uffd)
@@ -249,8 +303,9 @@ class Region:
         return pagemap.words(self.subject, self.start, self.size // PAGESIZE)
 
     def word(self, page: int | None = None) -> int:
-        """The raw pagemap word of a page (of a hugetlb page: of its first 4 KiB)."""
-        return pagemap.words(self.subject, self.address(page), 1)[0]
+        """The pagemap word of a page (of a hugetlb page: of its first 4 KiB), without the
+        soft-dirty bit, which new VMAs have where the kernel tracks it."""
+        return pagemap.words(self.subject, self.address(page), 1)[0] & ~pagemap.SOFT_DIRTY
 
     def look(self, page: int | None = None) -> Page:
         """A page as pagemap and, where there is one, PAGEMAP_SCAN tell it.
@@ -294,6 +349,12 @@ class Region:
         """What a pte marker of this kind looks like."""
         return HUGETLB_MARKER if self.kind.hugetlb else MARKER
 
+    def categories(self) -> Category:
+        """What PAGEMAP_SCAN reports of the tested page. Raises OSError."""
+        start = self.address()
+        scan = pagemap.categories(self.subject, start, start + self.page_bytes)
+        return scan.categories(start, 1, self.page_bytes)[0]
+
     def smaps(self) -> dict[str, int]:
         """The region's smaps fields, in bytes."""
         text = self.subject.read_file("/proc/self/smaps")
@@ -303,22 +364,20 @@ class Region:
         """The subject's VmPTE, in bytes."""
         return procfs.status_bytes(self.subject.read_file("/proc/self/status"), "VmPTE")
 
-    def resident(self) -> list[bool]:
-        """mincore(2) for each 4 KiB of the region. Raises OSError."""
-        thread, count = self.subject.main, self.size // PAGESIZE
-        self.subject.syscall("mincore", self.start, self.size, thread.scratch_address)
-        return [bool(byte & 1) for byte in thread.scratch(count)]
+    def resident(self, page: int | None = None) -> bool:
+        """Whether mincore(2) calls a page (the first 4 KiB of it) resident. Raises OSError."""
+        thread = self.subject.main
+        self.subject.syscall("mincore", self.address(page), PAGESIZE, thread.scratch_address)
+        return bool(thread.scratch(1)[0] & 1)
 
-    def wp_fault(
-        self,
-        page: int | None = None,
-        flags: FaultFlag = FaultFlag.WRITE | FaultFlag.WP,
-        tid: int = 0,
-        offset: int = 0,
+    # -- messages to expect
+
+    def fault(
+        self, flags: FaultFlag, page: int | None = None, tid: int = 0, offset: int = 0
     ) -> Message:
-        """The message that a write to a protected page must raise."""
+        """The page-fault message with these flags, at a page."""
         return Message(Event.PAGEFAULT, flags, self.address(page) + offset, tid)
 
-    def toucher(self, number: int = 0) -> Thread:
-        """The thread that touches memory as number `number`."""
-        return self.subject.toucher(number)
+    def wp_fault(self, page: int | None = None, tid: int = 0, offset: int = 0) -> Message:
+        """The message that a write to a protected page must raise."""
+        return self.fault(FaultFlag.WRITE | FaultFlag.WP, page, tid, offset)

@@ -260,6 +260,7 @@ class Subject:
     children: list[Subject] = field(default_factory=list)
     next_address: int = ARENA_ADDRESS
     recording: bool = True
+    ended: bool = False  # and reaped
     main: Thread = field(init=False)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -286,27 +287,30 @@ class Subject:
         self.threads = [self.main]
         self.touchers: list[Thread] = []
         self._pagemap = -1
+        self._unborn = -1  # our socket to a child whose fork has begun
         return self
 
     # -- processes and threads
 
-    def fork(self, seconds: float | None = None, thread: Thread | None = None) -> Subject:
-        """A child that serves commands of its own; its deadline is ours or `seconds` from now."""
-        ours, theirs = _sockets()
-        return self.forked(self.begin_fork(theirs, thread), ours, seconds)
+    def fork(self, seconds: float | None = None) -> Subject:
+        """A child that serves commands of its own; its deadline is ours or `seconds` from now.
 
-    def begin_fork(self, theirs: int, thread: Thread | None = None) -> Pending:
-        """Starts a fork whose child serves the socket `theirs`, which is closed here."""
-        thread = thread or self.main
-        pending = thread.start(lib.OP_FORK, (), self.record(thread, "fork", ()), theirs)
+        Raises OSError, SubjectLost.
+        """
+        return self.forked(self.begin_fork(), seconds)
+
+    def begin_fork(self) -> Pending:
+        """Starts a fork, which with EVENT_FORK waits until the event's message is read."""
+        ours, theirs = _sockets()
+        pending = self.main.start(lib.OP_FORK, (), self.record(self.main, "fork", ()), theirs)
         os.close(theirs)
+        self._unborn = ours
         return pending
 
-    def forked(self, pending: Pending, ours: int, seconds: float | None = None) -> Subject:
-        """The child of a started fork."""
+    def forked(self, pending: Pending, seconds: float | None = None) -> Subject:
+        """The child of a started fork. Raises OSError, SubjectLost."""
         answer = pending.result()
         if answer.error:
-            os.close(ours)
             raise OSError(answer.error, os.strerror(answer.error), "fork")
         deadline = self.deadline if seconds is None else time.monotonic() + seconds
         child = Subject(
@@ -314,6 +318,7 @@ class Subject:
         )
         child.mappings = list(self.mappings)
         self.children.append(child)
+        ours, self._unborn = self._unborn, -1
         return child._with_main(ours)
 
     def thread(self) -> Thread:
@@ -350,11 +355,15 @@ class Subject:
     def close(self) -> None:
         """Kills the subject and its children, waits for their end (2 s at most each) and frees
         what they held here."""
-        for child in self.children:
+        for child in list(self.children):
             child.close()
         for messenger in list(self.messengers):
             messenger.detach()
         self._kill()
+        if self.parent is not None:
+            self.parent.children.remove(self)
+        if self._unborn >= 0:
+            os.close(self._unborn)
         for thread in self.threads:
             os.close(thread.descriptor)
             self.scratch.free.append(thread.slot)
@@ -363,13 +372,37 @@ class Subject:
 
     def _kill(self) -> None:
         """SIGKILL, and the zombie reaped; a subject that can't be killed is left to the kernel."""
+        if self.ended:
+            return
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         gone = bool(select.select([self.pidfd], [], [], 2.0)[0])
         if self.process is not None:
             self.process.wait(2.0)
         elif gone and self.parent is not None and self.parent.process is not None:
-            self.parent.children.remove(self)  # only the root lives on and has to reap
+            # only the root lives on and has to reap
             self.parent.reap(self.pid)
+
+    def kill(self) -> int:
+        """Kills the subject; the signal that ended it. Raises SubjectStuck if none did in time."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        left = self.deadline - time.monotonic()
+        if not select.select([self.pidfd], [], [], max(0.0, left))[0]:
+            raise self.stuck("SIGKILL did not end the subject by the deadline")
+        status = self._status()
+        return os.WTERMSIG(status) if status is not None else 0
+
+    def _status(self) -> int | None:
+        """The wait status of the subject, which has ended; None where its parent can't tell."""
+        self.ended = True
+        try:
+            return self.parent.reap(self.pid) if self.parent else None
+        except SubjectLost:
+            return None
+
+    @property
+    def interruptions(self) -> int:
+        """How many SIGUSR1 handlers have run in the subjects that share our scratch memory."""
+        return int.from_bytes(self.scratch.view[:8], "little")
 
     def reap(self, pid: int) -> int | None:
         """The wait status of a child that has ended, else None."""
@@ -385,7 +418,7 @@ class Subject:
     def died(self) -> SubjectDied:
         """What is known of an unexpected end."""
         ended = bool(select.select([self.pidfd], [], [], 2.0)[0])
-        status = self.parent.reap(self.pid) if ended and self.parent is not None else None
+        status = self._status() if ended else None
         what = "exited" if ended else "closed its socket"
         if status is not None and os.WIFSIGNALED(status):
             what = f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"

@@ -94,11 +94,8 @@ class Userfaultfd:
     def try_ioctl(self, request: Ioctl, kind: str, **fields: int) -> tuple[Answer, Any]:
         """An ioctl's answer and its structure as the kernel left it."""
         thread = self.subject.main
-        nested = {name: fields.pop(name) for name in ("start", "len") if name in fields}
         struct = thread.struct(kind, **fields)
-        for name, value in nested.items():
-            setattr(struct if kind == "uffdio_range" else struct.range, name, value)
-        step = self.subject.record(thread, request.name, (*nested.values(), *fields.values()))
+        step = self.subject.record(thread, request.name, tuple(fields.values()))
         arguments = (lib.SYS_ioctl, self.descriptor, request, thread.scratch_address)
         return thread.start(lib.OP_SYSCALL, arguments, step).result(), struct
 
@@ -175,6 +172,11 @@ class Userfaultfd:
         message = Message.decode(raw)
         self.seen.append(message)
         return message
+
+    def lend(self, subject: Subject) -> Userfaultfd:
+        """The same userfaultfd as a descriptor of another subject; it still acts on ours."""
+        duplicate = self.subject.share(self.descriptor)
+        return Userfaultfd(subject, subject.adopt(duplicate), duplicate)
 
     def child(self, subject: Subject, message: Message) -> Userfaultfd:
         """The userfaultfd that an EVENT_FORK message brought, for the forked subject."""

@@ -13,8 +13,8 @@ from helpers.axes import (
 )  # fmt: skip
 from helpers.cases import case, refuses
 from helpers.machine import DISK, DISK_FILE, DROPPABLE, UFFD, feature
-from helpers.uapi import Event, FaultFlag, Feature, Map, Prot, RegisterMode
-from helpers.uffd import Message, Userfaultfd
+from helpers.uapi import FaultFlag, Feature, Map, Prot, RegisterMode
+from helpers.uffd import Userfaultfd
 
 WP, MISSING = RegisterMode.WP, RegisterMode.MISSING
 TOP = 1 << 64
@@ -157,7 +157,7 @@ def test_registering_again_keeps_the_protection(mem):
 @case("REG-10", kinds=ANON, states=(none_pte, none_pmd), features=SYNC, thp=(False,), mode=WP | MISSING)
 def test_registering_again_with_less_keeps_missing(mem):
     mem.uffd.register(mem.start, mem.size, WP)
-    assert mem.load().message == Message(Event.PAGEFAULT, FaultFlag(0), mem.address())
+    assert mem.load().message == mem.fault(FaultFlag(0))
 
 
 @case("REG-11", kinds=KINDS, states=(populated,), mode=WP | MISSING)

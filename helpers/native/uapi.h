@@ -11,19 +11,21 @@ struct uffdio_api {
 	uint64_t ioctls;
 };
 
-struct uffdio_range {
+struct uffdio_range {		/* UFFDIO_UNREGISTER, UFFDIO_WAKE */
 	uint64_t start;
 	uint64_t len;
 };
 
 struct uffdio_register {
-	struct uffdio_range range;
+	uint64_t start;
+	uint64_t len;
 	uint64_t mode;
 	uint64_t ioctls;
 };
 
 struct uffdio_writeprotect {
-	struct uffdio_range range;
+	uint64_t start;
+	uint64_t len;
 	uint64_t mode;
 };
 
@@ -36,7 +38,8 @@ struct uffdio_copy {		/* UFFDIO_COPY and UFFDIO_MOVE alike */
 };
 
 struct uffdio_fill {		/* UFFDIO_ZEROPAGE, UFFDIO_CONTINUE, UFFDIO_POISON alike */
-	struct uffdio_range range;
+	uint64_t start;
+	uint64_t len;
 	uint64_t mode;
 	int64_t done;
 };

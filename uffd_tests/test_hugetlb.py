@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SPEC.md chapter HTLB: hugetlb memory, shared and private."""
+
+from helpers import procfs
+from helpers.arrange import content
+from helpers.axes import FEATURES, HUGETLB, NONE, SYNC, cached, populated
+from helpers.cases import case
+from helpers.pagemap import Page
+from helpers.region import HUGETLB_MARKER
+from helpers.uapi import Advice
+
+NOT_MAPPED = (*NONE, cached)
+
+
+@case("HTLB-1", kinds=HUGETLB, states=NOT_MAPPED, features=FEATURES)
+def test_what_is_not_mapped_takes_a_marker(mem):
+    mem.protect()
+    assert mem.look() == HUGETLB_MARKER
+    assert mem.changed() == {mem.page}
+
+
+@case("HTLB-2", kinds=HUGETLB, states=NOT_MAPPED, features=FEATURES)
+def test_reading_a_marker_maps_the_protected_page(mem):
+    mem.protect()
+    assert mem.load().value == content(mem)
+    assert Page.PRESENT | Page.WP in mem.look()
+    assert mem.changed() == {mem.page}
+
+
+@case("HTLB-3", kinds=HUGETLB, states=(populated,), features=FEATURES)
+def test_dontneed_leaves_a_marker(mem):
+    mem.protect()
+    mem.advise(Advice.DONTNEED)
+    assert mem.look() == HUGETLB_MARKER
+
+
+@case("HTLB-3", kinds=HUGETLB, states=(populated,), features=SYNC)
+def test_write_after_dontneed_still_raises_a_message(mem):
+    mem.protect()
+    mem.advise(Advice.DONTNEED)
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("HTLB-4", kinds=HUGETLB, states=NOT_MAPPED, features=FEATURES)
+def test_unprotecting_a_marker_leaves_none(mem):
+    mem.protect()
+    mem.unprotect()
+    assert mem.word() == 0
+    assert mem.changed() == set()
+    assert mem.load().value == content(mem)
+
+
+@case("HTLB-5", kinds=HUGETLB, states=NOT_MAPPED, features=SYNC)
+def test_a_marker_is_no_memory(mem):
+    before = resident_hugetlb(mem)
+    mem.protect()
+    assert resident_hugetlb(mem) == before
+    assert not mem.resident()
+
+
+def resident_hugetlb(mem):
+    """The subject's HugetlbPages, in bytes."""
+    return procfs.status_bytes(mem.subject.read_file("/proc/self/status"), "HugetlbPages")

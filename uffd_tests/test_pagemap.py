@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SPEC.md chapter MAP: what /proc/PID/pagemap shows of the protection."""
+
+from mmap import PAGESIZE
+
+import pytest
+
+from helpers import pagemap
+from helpers.axes import FEATURES, KINDS, STATES, SYNC, asynchronous, protectable
+from helpers.cases import case
+from helpers.pagemap import Page
+from helpers.uapi import Map, Prot
+
+SMALL_REGION_PATTERNS = (0b10101010, 0b01010101, 0b11001101)
+
+
+@case("MAP-1", kinds=KINDS, states=STATES, features=FEATURES)
+def test_unregistered_range_shows_no_protection(bare):
+    assert bare.protected() == set()
+
+
+@pytest.mark.parametrize("pattern", SMALL_REGION_PATTERNS, ids=hex)
+@case("MAP-2", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+def test_each_page_shows_its_own_protection(mem, pattern):
+    first = mem.page - 1
+    chosen = {first + bit for bit in range(len(mem.pages)) if pattern >> bit & 1} & set(mem.pmd[1:])
+    for page in chosen:
+        mem.protect(page)
+    assert mem.protected() == chosen
+
+
+@case("MAP-3", kinds=KINDS, states=STATES, features=(asynchronous,))
+def test_async_write_takes_the_bit_away(mem):
+    mem.protect(mem.near)
+    assert Page.WP in mem.look()
+    mem.store()
+    assert Page.WP not in mem.look()
+    assert mem.protected() == set(mem.near) - {mem.page}
+
+
+@case("MAP-4", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+def test_another_process_sees_the_same(mem):
+    mem.protect()
+    own = pagemap.words(mem.subject, mem.start, mem.size // PAGESIZE)
+    assert pagemap.words_of(mem.subject.pid, mem.start, mem.size // PAGESIZE) == own

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SPEC.md chapter THP: transparent huge pages."""
+
+from errno import EBUSY, EINVAL
+
+import pytest
+
+from helpers.axes import (
+    ANON, FEATURES, SHARED_SHMEM, SYNC, asynchronous, none_pmd, none_pte, pmd_mapped, pte_mapped,
+    wpu,
+)  # fmt: skip
+from helpers.arrange import content, huge_bytes
+from helpers.cases import case, refuses
+from helpers.machine import advice
+from helpers.pagemap import Page
+from helpers.region import MARKER
+from helpers.uapi import Advice
+
+COLLAPSE = advice(Advice.COLLAPSE)
+THP = Page.PRESENT | Page.EXCLUSIVE | Page.HUGE
+
+
+@case("THP-1", kinds=ANON, states=(pmd_mapped,), features=FEATURES)
+def test_protecting_a_thp_does_not_split_it(mem):
+    tables = mem.page_tables()
+    mem.protect(mem.pmd)
+    assert set(mem.looks(mem.pmd)) == {THP | Page.WP}
+    assert mem.changed() == set(mem.pmd)
+    assert mem.page_tables() == tables
+
+
+@case("THP-2", kinds=ANON, states=(pmd_mapped,), features=FEATURES)
+def test_protecting_one_page_splits_the_pmd(mem):
+    mem.protect()
+    assert huge_bytes(mem) == mem.size - mem.machine.pmd_bytes
+    assert mem.changed() == mem.protected() == {mem.page}
+
+
+@case("THP-3", kinds=ANON, states=(pmd_mapped,), features=FEATURES)
+def test_unprotecting_one_page_keeps_the_others_protected(mem):
+    mem.protect(mem.pmd)
+    mem.unprotect()
+    assert mem.protected() == set(mem.pmd) - {mem.page}
+    assert mem.store().silent
+
+
+@case("THP-3", kinds=ANON, states=(pmd_mapped,), features=SYNC)
+def test_resolving_a_write_page_by_page_keeps_the_others_protected(mem):
+    mem.protect(mem.pmd)
+    write = mem.store()
+    assert write.message == mem.wp_fault()
+    mem.unprotect()
+    assert write.completes()
+    assert mem.protected() == set(mem.pmd) - {mem.page}
+    assert mem.store(mem.page + 1).message == mem.wp_fault(mem.page + 1)
+
+
+@case("THP-4", kinds=ANON, states=(pmd_mapped,), features=SYNC)
+def test_unprotected_as_a_whole_it_stays_huge(mem):
+    mem.protect(mem.pmd)
+    write = mem.store()
+    mem.unprotect(mem.pmd)
+    assert write.completes()
+    assert huge_bytes(mem) == mem.size
+
+
+@case("THP-5", kinds=ANON, states=(none_pmd,), features=(wpu, asynchronous), thp=(True,))
+def test_a_marker_keeps_thps_out_of_its_pmd(mem):
+    before = huge_bytes(mem)
+    mem.protect()
+    mem.unprotect()
+    assert mem.store(mem.page + 1).silent
+    assert huge_bytes(mem) == before
+    assert mem.changed() == {mem.page + 1}
+
+
+@case("THP-6", kinds=ANON, states=(none_pmd,), features=FEATURES, thp=(True,))
+def test_a_registered_none_pmd_still_gets_a_thp(mem):
+    before = huge_bytes(mem)
+    assert mem.store().silent
+    assert huge_bytes(mem) == before + mem.machine.pmd_bytes
+
+
+@case("THP-7", kinds=ANON, states=(pmd_mapped,), features=(asynchronous,))
+def test_async_write_keeps_the_others_protected(mem):
+    mem.protect(mem.pmd)
+    assert mem.store().silent
+    assert mem.protected() == set(mem.pmd) - {mem.page}
+    assert mem.load(mem.page + 1).value == content(mem, mem.page + 1)
+
+
+@case("THP-8", kinds=ANON, states=(none_pte, none_pmd, pte_mapped), thp=(True,), features=(wpu,), needs=(COLLAPSE,))
+def test_collapse_of_a_protected_page_is_refused(mem):
+    mem.protect(mem.pmd)
+    with refuses(EINVAL):
+        mem.advise(Advice.COLLAPSE, mem.pmd)
+    assert mem.protected() == set(mem.pmd)
+
+
+@case("THP-8", kinds=ANON, states=(pte_mapped,), features=SYNC, needs=(COLLAPSE,))
+def test_collapse_beside_one_protected_page_is_refused(mem):
+    mem.protect()
+    with refuses(EINVAL):
+        mem.advise(Advice.COLLAPSE, mem.pmd)
+    assert mem.protected() == {mem.page}
+
+
+@case("THP-11", kinds=ANON, states=(none_pte,), thp=(True,), features=SYNC, needs=(COLLAPSE,))
+def test_collapse_over_a_none_pte_is_refused(mem):
+    with refuses(EBUSY):
+        mem.advise(Advice.COLLAPSE, mem.pmd)
+    assert mem.changed() == set()
+
+
+@case("THP-9", kinds=ANON, states=(pte_mapped,), features=SYNC, needs=(COLLAPSE,))
+def test_collapse_of_unprotected_pages_succeeds(mem):
+    mem.protect()
+    mem.unprotect()
+    mem.advise(Advice.COLLAPSE, mem.pmd)
+    assert set(mem.looks(mem.pmd)) == {THP}
+    assert mem.store().silent
+
+
+@case("THP-10", kinds=SHARED_SHMEM, states=(pmd_mapped,), features=FEATURES)
+def test_protecting_shmem_drops_its_pmd(mem):
+    mem.protect(mem.pmd)
+    assert set(mem.looks(mem.pmd)) == {MARKER}
+    assert mem.load().value == content(mem)
+    assert mem.look() == Page.PRESENT | Page.FILE | Page.WP | Page.EXCLUSIVE
+
+
+@pytest.mark.parametrize("page", [0, -1], ids=["first", "last"])
+@case("THP-2", kinds=ANON, states=(pmd_mapped,), features=SYNC)
+def test_first_and_last_page_of_a_thp(mem, page):
+    mem.protect(mem.pmd[page])
+    assert mem.protected() == {mem.pmd[page]}
+    assert mem.store(mem.pmd[page]).message == mem.wp_fault(mem.pmd[page])
