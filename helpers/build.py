@@ -59,7 +59,7 @@ def _cdef() -> str:
 def _key() -> str:
     """A hash of the sources, this file, and the interpreter and machine they are built for."""
     digest = hashlib.sha256()
-    for source in sorted(NATIVE.iterdir()) + [Path(__file__)]:
+    for source in [*sorted(NATIVE.iterdir()), Path(__file__)]:
         digest.update(source.read_bytes())
     target = f"{platform.machine()} {sys.implementation.cache_tag}"
     digest.update(target.encode())
@@ -127,9 +127,10 @@ def built() -> Path:
     for root in _roots():
         if (root / key).is_dir():
             return root / key
-    root = next(filter(_writable, _roots()), None)
-    if root is None:
+    writable = [root for root in _roots() if _writable(root)]
+    if not writable:
         raise BuildError("cannot build the C helper: no writable folder; set XDG_CACHE_HOME to one")
+    root = writable[0]
     with _locked(root):
         if not (root / key).is_dir():
             with tempfile.TemporaryDirectory(dir=root) as scratch:

@@ -10,10 +10,10 @@ A case's canonical id is CHAPTER.NAME.SETUP, dotted and without brackets:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterator, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -53,7 +53,8 @@ def case(
     points = tuple(filter(where, setups(kinds, states, features, thp, also, mode, access)))
 
     def declare(function: _Function) -> _Function:
-        return pytest.mark.case(Case(clause, points, needs))(function)
+        marked: _Function = pytest.mark.case(Case(clause, points, needs))(function)
+        return marked
 
     return declare
 

@@ -50,9 +50,9 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """A process' start time in clock ticks; "" when it is gone."""
+    """A process' start time in clock ticks; "" when it is gone, or a zombie."""
     fields = procfs.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if fields else ""
+    return fields[19] if fields and fields[0] not in "ZX" else ""
 
 
 def _parse(text: str) -> Ledger:

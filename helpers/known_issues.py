@@ -38,7 +38,9 @@ def parse(text: str) -> list[Issue]:
     """The entries of a file's text. Raises ValueError on a malformed one."""
     try:
         tables = tomllib.loads(text).get("issue", [])
-        return [Issue(tuple(t["cases"]), tuple(t["kernels"]), t["reason"], t["link"]) for t in tables]
+        return [
+            Issue(tuple(t["cases"]), tuple(t["kernels"]), t["reason"], t["link"]) for t in tables
+        ]
     except (KeyError, TypeError) as error:
         raise ValueError(f"known_issues.toml: an [[issue]] lacks {error}") from error
 

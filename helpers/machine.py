@@ -166,7 +166,9 @@ def uffd_remedy(machine: Machine) -> str:
     return ""
 
 
-UFFD = Need(lambda m: m.access is not None, "userfaultfd is closed or absent: see the head of the run")
+UFFD = Need(
+    lambda m: m.access is not None, "userfaultfd is closed or absent: see the head of the run"
+)
 KERNEL_FAULTS = Need(
     lambda m: m.kernel_faults,
     "faults of the kernel's own accesses can't be handled: run as root, or set "
@@ -244,9 +246,7 @@ DISK_FILE = Need(
     lambda _: file_system(DISK) not in ("tmpfs", "hugetlbfs"),
     "Python itself lies on a tmpfs: install it on a disk",
 )
-DROPPABLE = Need(
-    lambda m: m.droppable, "the kernel has no MAP_DROPPABLE: boot Linux 6.11 or later"
-)
+DROPPABLE = Need(lambda m: m.droppable, "the kernel has no MAP_DROPPABLE: boot Linux 6.11 or later")
 
 
 def _numeric(version: str) -> tuple[int, ...]:

@@ -166,7 +166,7 @@ class WitnessError(AssertionError):
 
 
 def categories(subject: Subject, start: int, end: int) -> Scan:
-    """All categories of all pages of a range, by PAGEMAP_SCAN. Raises OSError where it is absent."""
+    """All categories of all pages of a range, by PAGEMAP_SCAN. Raises OSError without it."""
     with subject.unrecorded():
         try:
             return scan(subject, start, end, returned=ALL_CATEGORIES)

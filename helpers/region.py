@@ -110,9 +110,7 @@ class Touch:
 class Region:
     """A mapping under test in a subject, with its userfaultfd."""
 
-    def __init__(
-        self, subject: Subject, machine: Machine, setup: Setup, boundary: int = 0
-    ) -> None:
+    def __init__(self, subject: Subject, machine: Machine, setup: Setup, boundary: int = 0) -> None:
         """With a `boundary` in bytes, the middle of the mapping lies on a multiple of it."""
         self.subject = subject
         self.machine = machine
@@ -139,7 +137,11 @@ class Region:
 
     def map(self) -> None:
         """Makes the mapping, with its THP advice."""
-        at = self.subject.place(self.size, self._boundary, lead=self.size // 2) if self._boundary else 0
+        at = (
+            self.subject.place(self.size, self._boundary, lead=self.size // 2)
+            if self._boundary
+            else 0
+        )
         backing = self.kind.map(self.subject, self.size, at)
         self.start, self.file = backing.start, backing.file
         self.subject.mappings.append(Mapping("mem", self.start, self.size, self.page_bytes))
@@ -207,9 +209,7 @@ class Region:
         """Loads a word from a page, in toucher number `by`."""
         return self._touch(self.subject.toucher(by).load(self.address(page) + offset))
 
-    def store(
-        self, page: int | None = None, value: int = 7, by: int = 0, offset: int = 0
-    ) -> Touch:
+    def store(self, page: int | None = None, value: int = 7, by: int = 0, offset: int = 0) -> Touch:
         """Stores a word to a page, in toucher number `by`."""
         return self._touch(self.subject.toucher(by).store(self.address(page) + offset, value))
 
@@ -312,13 +312,17 @@ class Region:
 
         Raises WitnessError where they, or the parts of a hugetlb page, disagree.
         """
-        return self.looks(range(self.page, self.page + 1) if page is None else range(page, page + 1))[0]
+        return self.looks(
+            range(self.page, self.page + 1) if page is None else range(page, page + 1)
+        )[0]
 
     def looks(self, pages: range | None = None) -> list[Page]:
         """`look` for a range of pages, or all."""
         chosen = self.pages if pages is None else pages
         start, size = self.span(chosen)
-        parts = [pagemap.decode(word) for word in pagemap.words(self.subject, start, size // PAGESIZE)]
+        parts = [
+            pagemap.decode(word) for word in pagemap.words(self.subject, start, size // PAGESIZE)
+        ]
         per_page = self.page_bytes // PAGESIZE
         seen = parts[::per_page]
         if per_page > 1 and any(part != seen[i // per_page] for i, part in enumerate(parts)):

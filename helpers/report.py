@@ -54,8 +54,9 @@ def _config(config: str, name: str) -> str:
 
 def headline(machine: Machine) -> list[str]:
     """The run's first lines for people."""
+    access = machine.access.value if machine.access else "no way"
     lines = [
-        f"kernel: {machine.release}, userfaultfd by {machine.access.value if machine.access else 'no way'}",
+        f"kernel: {machine.release}, userfaultfd by {access}",
         f"features: {' '.join(machine.feature_names()) or 'none'}",
     ]
     remedy = uffd_remedy(machine)
@@ -114,8 +115,10 @@ def page_map(region: Region) -> str:
     """The tested page and its neighbours, as runs of equal letters."""
     first = max(0, region.page - _NEIGHBOURS)
     chosen = range(first, min(len(region.pages), region.page + _NEIGHBOURS + 1))
-    looks = [f"{number}{'*' if number == region.page else ''} {page}" for number, page in
-             zip(chosen, _looks(region, chosen), strict=True)]
+    looks = [
+        f"{number}{'*' if number == region.page else ''} {page}"
+        for number, page in zip(chosen, _looks(region, chosen), strict=True)
+    ]
     protected = sum(Page.WP in page for page in _looks(region, region.pages))
     return "  ".join(looks) + f"   ({protected} of {len(region.pages)} pages write-protected)"
 
@@ -142,12 +145,15 @@ def failure(
     if region is not None:
         lines += [f"axes:    {', '.join(f'{k} {v}' for k, v in axes(region.setup).items())}"]
         try:
-            lines += [f"pages:   {page_map(region)}", "         letters: PSFGWXZH (helpers/pagemap.py)"]
+            lines += [
+                f"pages:   {page_map(region)}",
+                "         letters: PSFGWXZH (helpers/pagemap.py)",
+            ]
         except (SubjectLost, OSError, AssertionError, AttributeError) as error:
             lines += [f"pages:   can't be read any more ({type(error).__name__})"]
     if subject is not None:
         lines += _subject_lines("subject", subject)
-    return "\n".join(lines + [f"again:   pytest --case '{name}'"])
+    return "\n".join([*lines, f"again:   pytest --case '{name}'"])
 
 
 def _subject_lines(title: str, subject: Subject) -> list[str]:

@@ -138,10 +138,10 @@ def _result(item: pytest.Item) -> dict[str, Any]:
     elif worst.failed:
         crash = getattr(worst.longrepr, "reprcrash", None)
         reason = str(crash.message if crash else worst.longrepr)
-    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    setup = item.stash[REGION].setup if REGION in item.stash else None
     return {
         "clause": declared(item).clause,
-        "axes": report.axes(params.get("setup")),
+        "axes": report.axes(setup),
         "state": state,
         "seconds": round(sum(r.duration for r in reports), 6),
         "reason": reason,

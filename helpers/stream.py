@@ -28,7 +28,9 @@ class Stream:
     def __init__(self, path: Path) -> None:
         """Opens or creates the file. Raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
 
     def write(self, event: str, *, sync: bool = True, **fields: Any) -> None:
         """Appends one event; with `sync`, it is on the disk when this returns."""

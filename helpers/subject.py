@@ -154,9 +154,7 @@ class Thread:
     def struct(self, kind: str, **fields: int) -> Any:
         """A zeroed structure of the given C type at the start of the slot, with `fields` set."""
         self.scratch(256)[:] = bytes(256)
-        made = ffi.cast(
-            f"struct {kind} *", self.subject.scratch.pointer + self.slot * SLOT_BYTES
-        )
+        made = ffi.cast(f"struct {kind} *", self.subject.scratch.pointer + self.slot * SLOT_BYTES)
         for name, value in fields.items():
             setattr(made, name, value)
         return made
@@ -216,7 +214,9 @@ class Thread:
 
     def store(self, address: int, value: int, stride: int = 0, count: int = 1) -> Pending:
         """Starts storing value, value + 1, … to `count` 8-byte words, `stride` bytes apart."""
-        step = self.subject.record(self, "store", (address, value, stride, count)[: 2 if count == 1 else 4])
+        step = self.subject.record(
+            self, "store", (address, value, stride, count)[: 2 if count == 1 else 4]
+        )
         return self.start(lib.OP_STORE, (address, stride, count, value), step)
 
     def add(self, address: int, delta: int, times: int = 1) -> Pending:
@@ -451,9 +451,10 @@ class Subject:
 
         A thread that has been woken is runnable at once, so this needs no waiting.
         """
-        return procfs.thread_state(self.pid, thread.tid) == "S" and not lib.channel_wait(
-            thread.descriptor, -1, 0
-        ) == 0
+        return (
+            procfs.thread_state(self.pid, thread.tid) == "S"
+            and lib.channel_wait(thread.descriptor, -1, 0) != 0
+        )
 
     def record(self, thread: Thread, name: str, arguments: tuple[object, ...]) -> Step:
         """Adds an operation to the trace."""

@@ -125,7 +125,9 @@ def test_device_gives_the_same_features(subject, machine):
 
 
 @pytest.mark.parametrize(
-    ("command", "flags"), [(Ioctl.USERFAULTFD_IOC_NEW, 1 << 30), (Ioctl.UFFDIO_API, 0)], ids=["flag", "command"]
+    ("command", "flags"),
+    [(Ioctl.USERFAULTFD_IOC_NEW, 1 << 30), (Ioctl.UFFDIO_API, 0)],
+    ids=["flag", "command"],
 )
 @case("API-12", needs=(DEVICE_OPEN,))
 def test_device_refuses_what_it_does_not_know(subject, command, flags):
@@ -148,7 +150,14 @@ def test_unknown_flag_is_refused(subject):
         subject.syscall("userfaultfd", UFFD_USER_MODE_ONLY | 1 << 30)
 
 
-@case("API-14", kinds=(anon,), states=(none_pte, populated), features=(wpu,), thp=(False,), access=USER_MODE_ONLY)
+@case(
+    "API-14",
+    kinds=(anon,),
+    states=(none_pte, populated),
+    features=(wpu,),
+    thp=(False,),
+    access=USER_MODE_ONLY,
+)
 def test_user_mode_only_fails_the_kernels_write(mem):
     mem.protect()
     assert mem.kernel_write().error == EFAULT
@@ -156,7 +165,14 @@ def test_user_mode_only_fails_the_kernels_write(mem):
     assert mem.protected() == {mem.page}
 
 
-@case("API-15", kinds=(anon,), states=(none_pte, populated), features=(asynchronous,), thp=(False,), access=USER_MODE_ONLY)
+@case(
+    "API-15",
+    kinds=(anon,),
+    states=(none_pte, populated),
+    features=(asynchronous,),
+    thp=(False,),
+    access=USER_MODE_ONLY,
+)
 def test_user_mode_only_async_lets_the_kernel_write(mem):
     mem.protect(mem.pages)
     assert mem.kernel_write().silent

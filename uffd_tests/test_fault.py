@@ -6,7 +6,17 @@ from signal import SIGBUS, SIGKILL, SIGUSR1
 import pytest
 
 from helpers.arrange import content
-from helpers.axes import FEATURES, KINDS, STATES, SYNC, anon, asynchronous, populated, protectable, wpu
+from helpers.axes import (
+    FEATURES,
+    KINDS,
+    STATES,
+    SYNC,
+    anon,
+    asynchronous,
+    populated,
+    protectable,
+    wpu,
+)
 from helpers.cases import case
 from helpers.machine import KERNEL_FAULTS
 from helpers.uapi import Feature
@@ -87,7 +97,14 @@ def test_sigbus_feature_signals_the_writer(mem):
     assert mem.uffd.read() is None
 
 
-@case("FAULT-8", kinds=KINDS, states=STATES, features=SYNC, also=Feature.EXACT_ADDRESS, where=protectable)
+@case(
+    "FAULT-8",
+    kinds=KINDS,
+    states=STATES,
+    features=SYNC,
+    also=Feature.EXACT_ADDRESS,
+    where=protectable,
+)
 def test_exact_address_is_the_writes_own(mem):
     mem.protect()
     assert mem.store(offset=0x128).message == mem.wp_fault(offset=0x128)
@@ -99,7 +116,9 @@ def test_address_is_rounded_down_without_it(mem):
     assert mem.store(offset=0x128).message == mem.wp_fault()
 
 
-@case("FAULT-9", kinds=KINDS, states=STATES, features=SYNC, also=Feature.THREAD_ID, where=protectable)
+@case(
+    "FAULT-9", kinds=KINDS, states=STATES, features=SYNC, also=Feature.THREAD_ID, where=protectable
+)
 def test_thread_id_is_the_writers(mem):
     mem.protect()
     write = mem.store()
@@ -136,7 +155,9 @@ def test_protected_again_it_raises_again(mem):
     assert mem.load().value == ROUNDS - 1
 
 
-@case("FAULT-13", kinds=KINDS, states=STATES, features=SYNC, where=protectable, needs=(KERNEL_FAULTS,))
+@case(
+    "FAULT-13", kinds=KINDS, states=STATES, features=SYNC, where=protectable, needs=(KERNEL_FAULTS,)
+)
 def test_kernels_write_raises_a_message_and_completes(mem):
     mem.protect()
     write = mem.kernel_write(value=VALUE)
@@ -183,7 +204,9 @@ def test_page_unprotected_in_time_is_written_silently(mem):
 def test_writers_to_neighbours_wait_for_their_own_page(mem, threads):
     mem.protect(mem.pages)
     writes = [mem.store(mem.page - number, by=number) for number in range(threads)]
-    assert [write.message for write in writes] == [mem.wp_fault(mem.page - n) for n in range(threads)]
+    assert [write.message for write in writes] == [
+        mem.wp_fault(mem.page - n) for n in range(threads)
+    ]
     mem.unprotect()
     assert writes[0].completes()
     assert all(write.blocked for write in writes[1:])

@@ -117,7 +117,14 @@ def test_unprotecting_alone_raises_missing_again(mem):
 
 
 @MODES
-@case("FILL-10", kinds=SHARED_SHMEM, states=(cached,), features=(wpu,), also=Feature.MINOR_SHMEM, mode=MINOR_AND_WP)
+@case(
+    "FILL-10",
+    kinds=SHARED_SHMEM,
+    states=(cached,),
+    features=(wpu,),
+    also=Feature.MINOR_SHMEM,
+    mode=MINOR_AND_WP,
+)
 def test_continue_keeps_the_protection_as_its_mode_says(mem, mode):
     mem.protect()
     write = mem.store()

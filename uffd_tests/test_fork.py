@@ -20,7 +20,15 @@ def test_child_without_the_event_has_no_protection(mem):
     assert mem.store().message == mem.wp_fault()
 
 
-@case("FORK-2", kinds=KINDS, states=STATES, features=SYNC, where=protectable, also=Feature.EVENT_FORK, needs=(ROOT,))
+@case(
+    "FORK-2",
+    kinds=KINDS,
+    states=STATES,
+    features=SYNC,
+    where=protectable,
+    also=Feature.EVENT_FORK,
+    needs=(ROOT,),
+)
 def test_child_with_the_event_keeps_the_protection(mem):
     mem.protect(mem.near)
     child = mem.fork()
@@ -43,7 +51,9 @@ def test_mremap_without_the_event_clears_the_protection(mem):
         moved.protect()
 
 
-@case("FORK-4", kinds=KINDS, states=STATES, features=SYNC, where=protectable, also=Feature.EVENT_REMAP)
+@case(
+    "FORK-4", kinds=KINDS, states=STATES, features=SYNC, where=protectable, also=Feature.EVENT_REMAP
+)
 def test_mremap_with_the_event_keeps_the_protection(mem):
     mem.protect(mem.near)
     moved, message = mem.move()

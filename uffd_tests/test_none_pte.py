@@ -15,9 +15,15 @@ from helpers.uapi import Advice, Map, Prot
 MARKERS = (wpu, asynchronous)
 WORD_FOR_ROOT, WORD_FOR_OTHERS = 0x4200_0000_0000_003F, 0x4200_0000_0000_0000
 KEEPING = (
-    Advice.FREE, Advice.COLD, Advice.PAGEOUT, Advice.WILLNEED, Advice.HUGEPAGE,
-    Advice.NOHUGEPAGE, Advice.MERGEABLE, Advice.UNMERGEABLE,
-)  # fmt: skip
+    Advice.FREE,
+    Advice.COLD,
+    Advice.PAGEOUT,
+    Advice.WILLNEED,
+    Advice.HUGEPAGE,
+    Advice.NOHUGEPAGE,
+    Advice.MERGEABLE,
+    Advice.UNMERGEABLE,
+)
 WIDE = 64 << 20  # bytes
 TABLE_SPAN = PAGESIZE // 8 * PAGESIZE  # bytes that one page table maps
 

@@ -9,7 +9,6 @@ from helpers import pagemap
 from helpers.axes import FEATURES, KINDS, STATES, SYNC, asynchronous, protectable
 from helpers.cases import case
 from helpers.pagemap import Page
-from helpers.uapi import Map, Prot
 
 SMALL_REGION_PATTERNS = (0b10101010, 0b01010101, 0b11001101)
 

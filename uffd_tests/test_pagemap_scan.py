@@ -2,15 +2,25 @@
 """SPEC.md chapter SCAN: what the ioctl PAGEMAP_SCAN reports and protects."""
 
 from errno import EPERM
-from mmap import PAGESIZE
 
 import pytest
 
 from helpers import pagemap
 from helpers.axes import (
-    ANON, FEATURES, HUGETLB, KINDS, NONE, STATES, SYNC, ZERO, asynchronous, pmd_mapped, populated,
-    protectable, wpu,
-)  # fmt: skip
+    ANON,
+    FEATURES,
+    HUGETLB,
+    KINDS,
+    NONE,
+    STATES,
+    SYNC,
+    ZERO,
+    asynchronous,
+    pmd_mapped,
+    populated,
+    protectable,
+    wpu,
+)
 from helpers.cases import case, refuses
 from helpers.machine import PAGEMAP_SCAN
 from helpers.uapi import Category, ScanFlag
@@ -21,7 +31,10 @@ REARM = ScanFlag.WP_MATCHING | ScanFlag.CHECK_WPASYNC
 # the ways to ask for written pages: the kernel has a short cut for the first
 PATHS = pytest.mark.parametrize(
     "asked",
-    [{"required": WRITTEN, "returned": WRITTEN}, {"anyof": WRITTEN, "returned": pagemap.ALL_CATEGORIES & ~Category.GUARD}],
+    [
+        {"required": WRITTEN, "returned": WRITTEN},
+        {"anyof": WRITTEN, "returned": pagemap.ALL_CATEGORIES & ~Category.GUARD},
+    ],
     ids=["fast_path", "generic_path"],
 )
 

@@ -12,8 +12,13 @@ from helpers.uapi import Advice, Prot
 
 SMALL = (populated, pte_mapped)
 KEEPING = (
-    Advice.COLD, Advice.PAGEOUT, Advice.WILLNEED, Advice.FREE, Advice.HUGEPAGE, Advice.NOHUGEPAGE,
-)  # fmt: skip
+    Advice.COLD,
+    Advice.PAGEOUT,
+    Advice.WILLNEED,
+    Advice.FREE,
+    Advice.HUGEPAGE,
+    Advice.NOHUGEPAGE,
+)
 
 
 @case("POP-1", kinds=KINDS, states=SMALL, features=FEATURES)

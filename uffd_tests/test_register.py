@@ -8,9 +8,18 @@ from mmap import PAGESIZE
 import pytest
 
 from helpers.axes import (
-    ANON, KINDS, POPULATED, STATES, SYNC, memfd_shared, none_pmd, none_pte, populated,
-    protectable, wpu,
-)  # fmt: skip
+    ANON,
+    KINDS,
+    POPULATED,
+    STATES,
+    SYNC,
+    memfd_shared,
+    none_pmd,
+    none_pte,
+    populated,
+    protectable,
+    wpu,
+)
 from helpers.cases import case, refuses
 from helpers.machine import DISK, DISK_FILE, DROPPABLE, UFFD, feature
 from helpers.uapi import FaultFlag, Feature, Map, Prot, RegisterMode
@@ -114,7 +123,9 @@ def test_inaccessible_anon_takes_markers(bare, prot):
     ids=["sync", "async", "async_missing"],
 )
 @case("REG-6", needs=(UFFD, DISK_FILE, feature(Feature.WP_ASYNC)))
-def test_file_on_disk_is_for_async_alone(subject, uffd_with, disk_mapping, features, mode, accepted):
+def test_file_on_disk_is_for_async_alone(
+    subject, uffd_with, disk_mapping, features, mode, accepted
+):
     uffd = uffd_with(features)
     if accepted:
         assert uffd.register(disk_mapping, PAGESIZE, mode) & WRITEPROTECT_IOCTL
@@ -154,7 +165,14 @@ def test_registering_again_keeps_the_protection(mem):
     assert mem.store().message == mem.wp_fault()
 
 
-@case("REG-10", kinds=ANON, states=(none_pte, none_pmd), features=SYNC, thp=(False,), mode=WP | MISSING)
+@case(
+    "REG-10",
+    kinds=ANON,
+    states=(none_pte, none_pmd),
+    features=SYNC,
+    thp=(False,),
+    mode=WP | MISSING,
+)
 def test_registering_again_with_less_keeps_missing(mem):
     mem.uffd.register(mem.start, mem.size, WP)
     assert mem.load().message == mem.fault(FaultFlag(0))

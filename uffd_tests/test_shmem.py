@@ -5,9 +5,19 @@ import pytest
 
 from helpers.arrange import content
 from helpers.axes import (
-    FEATURES, NONE, POPULATED, SHARED_SHMEM, SHMEM, STATES, SYNC, cached, memfd_private, memfd_shared, populated,
+    FEATURES,
+    NONE,
+    POPULATED,
+    SHARED_SHMEM,
+    SHMEM,
+    STATES,
+    SYNC,
+    cached,
+    memfd_private,
+    memfd_shared,
+    populated,
     tmpfs,
-)  # fmt: skip
+)
 from helpers.cases import case
 from helpers.pagemap import Page
 from helpers.region import MARKER
@@ -68,7 +78,13 @@ def test_dontneed_of_a_private_copy_leaves_a_marker(mem):
 
 
 @pytest.mark.parametrize("way", ["madv_remove", "punch_hole", "truncate"])
-@case("SHM-6", kinds=(memfd_shared, tmpfs), states=(populated, cached, *NONE), features=SYNC, thp=(False,))
+@case(
+    "SHM-6",
+    kinds=(memfd_shared, tmpfs),
+    states=(populated, cached, *NONE),
+    features=SYNC,
+    thp=(False,),
+)
 def test_removing_the_page_keeps_the_marker(mem, way):
     mem.protect()
     remove(mem, way)

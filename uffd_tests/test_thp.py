@@ -5,11 +5,19 @@ from errno import EBUSY, EINVAL
 
 import pytest
 
-from helpers.axes import (
-    ANON, FEATURES, SHARED_SHMEM, SYNC, asynchronous, none_pmd, none_pte, pmd_mapped, pte_mapped,
-    wpu,
-)  # fmt: skip
 from helpers.arrange import content, huge_bytes
+from helpers.axes import (
+    ANON,
+    FEATURES,
+    SHARED_SHMEM,
+    SYNC,
+    asynchronous,
+    none_pmd,
+    none_pte,
+    pmd_mapped,
+    pte_mapped,
+    wpu,
+)
 from helpers.cases import case, refuses
 from helpers.machine import advice
 from helpers.pagemap import Page
@@ -89,7 +97,14 @@ def test_async_write_keeps_the_others_protected(mem):
     assert mem.load(mem.page + 1).value == content(mem, mem.page + 1)
 
 
-@case("THP-8", kinds=ANON, states=(none_pte, none_pmd, pte_mapped), thp=(True,), features=(wpu,), needs=(COLLAPSE,))
+@case(
+    "THP-8",
+    kinds=ANON,
+    states=(none_pte, none_pmd, pte_mapped),
+    thp=(True,),
+    features=(wpu,),
+    needs=(COLLAPSE,),
+)
 def test_collapse_of_a_protected_page_is_refused(mem):
     mem.protect(mem.pmd)
     with refuses(EINVAL):

@@ -7,9 +7,19 @@ from mmap import PAGESIZE
 import pytest
 
 from helpers.axes import (
-    ANON, HUGETLB, KINDS, SHMEM, SMALL_STATES, STATES, SYNC, none_pmd, none_pte, populated,
-    protectable, wpu,
-)  # fmt: skip
+    ANON,
+    HUGETLB,
+    KINDS,
+    SHMEM,
+    SMALL_STATES,
+    STATES,
+    SYNC,
+    none_pmd,
+    none_pte,
+    populated,
+    protectable,
+    wpu,
+)
 from helpers.cases import case, refuses
 from helpers.machine import UFFD
 from helpers.uapi import Advice, Event, Feature, ProtectMode, RegisterMode
@@ -47,7 +57,14 @@ def test_unregistered_range_is_refused(bare):
     assert bare.changed() == set()
 
 
-@case("WP-2", kinds=KINDS, states=(none_pte, populated), features=(wpu,), thp=(False,), mode=RegisterMode.MISSING)
+@case(
+    "WP-2",
+    kinds=KINDS,
+    states=(none_pte, populated),
+    features=(wpu,),
+    thp=(False,),
+    mode=RegisterMode.MISSING,
+)
 def test_range_registered_for_missing_is_refused(mem):
     with refuses(ENOENT):
         mem.protect()
@@ -105,7 +122,14 @@ def test_part_of_a_hugetlb_page_is_refused(mem, start, size):
     assert mem.changed() == set()
 
 
-@case("WP-8", kinds=ANON, states=(populated,), features=(wpu,), thp=(False,), also=Feature.EVENT_REMOVE)
+@case(
+    "WP-8",
+    kinds=ANON,
+    states=(populated,),
+    features=(wpu,),
+    thp=(False,),
+    also=Feature.EVENT_REMOVE,
+)
 def test_waiting_event_refuses_with_eagain(mem):
     removal = mem.call("madvise", *mem.span(0), Advice.DONTNEED)
     assert removal.message == Message(Event.REMOVE, range=(mem.address(0), mem.address(1)))

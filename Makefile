@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# check   the conformance cases on the running kernel
+# test    the project's own tests
+# bench   the suite's speed beside the kernel's own selftests
+# ARGS    goes to pytest: make check ARGS='-k none_pte -x'
+
+PYTHON ?= python3
+VENV   := .venv
+READY  := $(VENV)/ready
+RUN    := results/$(shell date +%Y%m%dT%H%M%S)-$(shell echo $$PPID)
+
+.PHONY: check test bench clean
+
+check: $(READY)
+	@mkdir -p $(RUN) && ln -sfn $(notdir $(RUN)) results/latest
+	$(VENV)/bin/python -m pytest -n auto -q --stream=$(RUN)/stream.jsonl \
+		--junitxml=$(RUN)/junit.xml $(ARGS)
+
+test: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -q tests $(ARGS)
+
+bench: $(READY)
+	$(VENV)/bin/python -m bench.selftests $(ARGS)
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+		"the suite needs Python 3.11 or later: make PYTHON=python3.NN")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(VENV)/bin/python -m helpers.headers
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build results
