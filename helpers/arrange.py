@@ -122,7 +122,7 @@ def _collapse(region: Region) -> None:
     """Makes THPs of shared memory locally, whatever shmem_enabled says."""
     for _ in range(_COLLAPSE_TRIES):
         try:
-            region.advise(Advice.COLLAPSE, region.pages)
+            region.advise(Advice.COLLAPSE, region.pmd)
             return
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EBUSY):
@@ -131,14 +131,16 @@ def _collapse(region: Region) -> None:
 
 
 def _make_pmd_mapped(region: Region) -> None:
-    region.populate(region.pages)
+    """The tested page's PMD alone: a 2 MiB page takes time to fill."""
+    region.populate(region.pmd)
     if not region.kind.anonymous:
         _collapse(region)
 
 
 def _prove_pmd_mapped(region: Region) -> None:
     huge = huge_bytes(region)
-    _require(huge == region.size, f"{huge} of {region.size} bytes are PMD-mapped; {_FRAGMENTED}")
+    wanted = region.machine.pmd_bytes
+    _require(huge == wanted, f"{huge} and not {wanted} bytes are PMD-mapped; {_FRAGMENTED}")
 
 
 def _make_pte_mapped(region: Region) -> None:
@@ -150,8 +152,8 @@ def _make_pte_mapped(region: Region) -> None:
         region.subject.mprotect(*first, Prot.RW)
     else:  # without the advice the cached folio is mapped again page by page
         region.advise(Advice.NOHUGEPAGE, region.pages)
-        region.advise(Advice.DONTNEED, region.pages)
-        region.load_all(region.pages)
+        region.advise(Advice.DONTNEED, region.pmd)
+        region.load_all(region.pmd)
 
 
 def _prove_pte_mapped(region: Region) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import IntFlag
-from functools import cache
 from mmap import PAGESIZE
 
 from helpers.subject import Subject, ffi, lib
@@ -59,19 +58,15 @@ class Page(IntFlag):
         return f"[{self.letters}]"
 
     __str__ = __repr__
+    __hash__ = int.__hash__  # enum's own is slow, and page maps are long
 
 
-_FLAG_BITS = STABLE_BITS | 1 << 56
+FLAG_BITS = STABLE_BITS | int(Page.EXCLUSIVE)  # a plain int: enum arithmetic is slow
 
 
 def decode(word: int) -> Page:
     """The flags in a pagemap word."""
-    return _flags(word & _FLAG_BITS)
-
-
-@cache
-def _flags(bits: int) -> Page:
-    return Page(bits)  # slow to make, and there are few
+    return Page(word & FLAG_BITS)
 
 
 def words(subject: Subject, start: int, count: int) -> list[int]:
@@ -85,9 +80,6 @@ def words(subject: Subject, start: int, count: int) -> list[int]:
     if got != size:
         raise OSError(f"pagemap gave {got} of {size} bytes")
     return thread.scratch(size).cast("Q").tolist()
-
-
-_NO_CATEGORY = Category(0)
 
 
 def words_of(pid: int, start: int, count: int) -> list[int]:
@@ -104,12 +96,12 @@ class Scan:
     walk_end: int
     pages: int  # the ioctl's own value: the number of regions it filled in
 
-    def categories(self, start: int, count: int, step: int = PAGESIZE) -> list[Category]:
-        """What was reported of `count` pages of `step` bytes; none for what was not reported."""
-        found = [_NO_CATEGORY] * count
+    def categories(self, start: int, count: int, step: int = PAGESIZE) -> list[int]:
+        """What was reported of `count` pages of `step` bytes; 0 for what was not reported."""
+        found = [0] * count
         for first, end, seen in self.regions:
             pages = range(max(0, first - start) // step, min(count, -(-(end - start) // step)))
-            found[pages.start : pages.stop] = [seen] * len(pages)
+            found[pages.start : pages.stop] = [int(seen)] * len(pages)
         return found
 
     def addresses(self) -> list[int]:
@@ -119,11 +111,6 @@ class Scan:
 
 ALL_CATEGORIES = Category((1 << 9) - 1)
 _OLD_CATEGORIES = ALL_CATEGORIES & ~Category.GUARD  # 6.7 to 6.15 refuse a mask with GUARD
-
-
-@cache
-def _category(bits: int) -> Category:
-    return Category(bits)
 
 
 def scan(
@@ -157,7 +144,7 @@ def scan(
     vector = ffi.from_buffer(
         "struct page_region[]", thread.scratch(answer.value * _REGION_BYTES, _VECTOR_OFFSET)
     )
-    found = tuple((r.start, r.end, _category(r.categories)) for r in vector) if vec_len else ()
+    found = tuple((r.start, r.end, Category(r.categories)) for r in vector) if vec_len else ()
     return Scan(found, argument.walk_end, answer.value)
 
 
@@ -174,7 +161,6 @@ def categories(subject: Subject, start: int, end: int) -> Scan:
             return scan(subject, start, end, returned=_OLD_CATEGORIES)
 
 
-@cache
 def compare(page: Page, seen: Category, *, hugetlb: bool, registered: bool) -> Page:
     """`page`, as pagemap tells it, with what PAGEMAP_SCAN adds (ZERO; HUGE where present).
 

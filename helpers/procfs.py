@@ -56,16 +56,17 @@ def thread_evidence(pid: int, tid: int) -> str:
 
 
 def smaps_range(smaps: str, start: int, end: int) -> dict[str, int]:
-    """The sums, in bytes, of the kB fields of all VMAs in [start, end) of an smaps text."""
+    """The sums, in bytes, of the kB fields of all VMAs in [start, end) of an smaps text.
+
+    A VMA begins at `start`.
+    """
     sums: dict[str, int] = {}
-    inside = False
-    for line in smaps.splitlines():
-        head = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
-        if head:
-            inside = start <= int(head[1], 16) < end
-        elif inside and line.endswith(" kB"):
-            name, amount = line[:-3].split(":")
-            sums[name] = sums.get(name, 0) + int(amount) * 1024
+    for line in smaps[smaps.index(f"{start:x}-") :].splitlines():
+        name, _, amount = line.partition(":")
+        if amount.endswith(" kB"):
+            sums[name] = sums.get(name, 0) + int(amount[:-3]) * 1024
+        elif "-" in name and int(name.partition("-")[0], 16) >= end:
+            break
     return sums
 
 

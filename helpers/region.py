@@ -30,7 +30,7 @@ from helpers.uapi import (
 from helpers.uffd import Message, Userfaultfd
 
 SMALL_PAGES = 8  # of a region without huge pages
-HUGETLB_PAGES = 4
+HUGETLB_PAGES = 3
 HUGE_AREAS = 2  # PMDs of a region with THP
 _COPY_OFFSET = SLOT_BYTES // 2  # of the page to copy, in the main thread's scratch slot
 MARKER = Page.SWAP | Page.WP
@@ -320,33 +320,45 @@ class Region:
         """`look` for a range of pages, or all."""
         chosen = self.pages if pages is None else pages
         start, size = self.span(chosen)
-        parts = [
-            pagemap.decode(word) for word in pagemap.words(self.subject, start, size // PAGESIZE)
-        ]
-        per_page = self.page_bytes // PAGESIZE
-        seen = parts[::per_page]
-        if per_page > 1 and any(part != seen[i // per_page] for i, part in enumerate(parts)):
+        count, per_page = size // PAGESIZE, self.page_bytes // PAGESIZE
+        parts = [word & pagemap.FLAG_BITS for word in pagemap.words(self.subject, start, count)]
+        wholes = range(0, count, per_page) if per_page > 1 else ()
+        if any(set(parts[i : i + per_page]) != {parts[i]} for i in wholes):
             raise pagemap.WitnessError("the parts of one hugetlb page differ in pagemap")
+        pairs = list(zip(parts[::per_page], self._scanned(start, len(chosen)), strict=True))
+        judged = {pair: self._judge(*pair) for pair in set(pairs)}
+        return [judged[pair] for pair in pairs]
+
+    def _scanned(self, start: int, count: int) -> list[int | None]:
+        """The PAGEMAP_SCAN categories of pages, as numbers; None where there is no such ioctl."""
         if not self.machine.pagemap_scan:
-            return seen
-        scan = pagemap.categories(self.subject, start, start + size)
-        categories = scan.categories(start, len(chosen), self.page_bytes)
-        return [
-            pagemap.compare(page, category, hugetlb=self.kind.hugetlb, registered=self.registered)
-            for page, category in zip(seen, categories, strict=True)
-        ]
+            return [None] * count
+        scan = pagemap.categories(self.subject, start, start + count * self.page_bytes)
+        return [*scan.categories(start, count, self.page_bytes)]
+
+    def _judge(self, word: int, categories: int | None) -> Page:
+        page = pagemap.decode(word)
+        if categories is None:
+            return page
+        return pagemap.compare(
+            page, Category(categories), hugetlb=self.kind.hugetlb, registered=self.registered
+        )
 
     def protected(self, pages: range | None = None) -> set[int]:
         """The pages that carry the uffd-wp bit."""
         chosen = self.pages if pages is None else pages
-        looks = zip(chosen, self.looks(chosen), strict=True)
-        return {number for number, page in looks if page & Page.WP}
+        looks = self.looks(chosen)
+        carrying = {page for page in set(looks) if Page.WP in page}
+        return {number for number, page in zip(chosen, looks, strict=True) if page in carrying}
 
     def changed(self) -> set[int]:
         """The pages whose pagemap bits P, S, F, G or W differ from the remembered state."""
         per_page = self.page_bytes // PAGESIZE
-        pairs = enumerate(zip(self._before, self._words(), strict=True))
-        return {i // per_page for i, (old, new) in pairs if (old ^ new) & pagemap.STABLE_BITS}
+        return {
+            number // per_page
+            for number, (old, new) in enumerate(zip(self._before, self._words(), strict=True))
+            if old != new and (old ^ new) & pagemap.STABLE_BITS
+        }
 
     @property
     def marker(self) -> Page:
@@ -357,7 +369,7 @@ class Region:
         """What PAGEMAP_SCAN reports of the tested page. Raises OSError."""
         start = self.address()
         scan = pagemap.categories(self.subject, start, start + self.page_bytes)
-        return scan.categories(start, 1, self.page_bytes)[0]
+        return Category(scan.categories(start, 1, self.page_bytes)[0])
 
     def smaps(self) -> dict[str, int]:
         """The region's smaps fields, in bytes."""
