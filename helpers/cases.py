@@ -80,6 +80,7 @@ def canonical_id(nodeid: str) -> str:
 @contextmanager
 def refuses(*errors: int) -> Iterator[None]:
     """The calls inside must fail with one of these errnos."""
+    __tracebackhide__ = True
     wanted = " or ".join(map(procfs.errno_name, errors))
     try:
         yield

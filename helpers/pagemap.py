@@ -64,6 +64,13 @@ class Page(IntFlag):
 FLAG_BITS = STABLE_BITS | int(Page.EXCLUSIVE)  # a plain int: enum arithmetic is slow
 
 
+class Word(int):
+    """A pagemap word, shown in hexadecimal and as letters."""
+
+    def __repr__(self) -> str:
+        return f"{self:#018x} {decode(self)}"
+
+
 def decode(word: int) -> Page:
     """The flags in a pagemap word."""
     return Page(word & FLAG_BITS)

@@ -52,6 +52,7 @@ class Touch:
 
     def settle(self) -> Touch:
         """Waits until the touch has ended or has raised a message; the message is then read."""
+        __tracebackhide__ = True
         self.message = None
         if self._pending.wait(self._uffd.pollable) is None:
             self.message = self._uffd.read()
@@ -72,6 +73,7 @@ class Touch:
 
     def completes(self) -> bool:
         """Whether it now runs to its end without another message."""
+        __tracebackhide__ = True
         return self.settle().completed
 
     @property
@@ -97,6 +99,7 @@ class Touch:
     @property
     def value(self) -> int:
         """The value that was loaded, or is the result of the additions."""
+        __tracebackhide__ = True
         if self.answer is None or not self.completed:
             raise AssertionError(f"expected the touch to complete: {self!r}")
         return self.answer.value
@@ -123,6 +126,9 @@ class Region:
         self.pages = range(count)
         self.registered = False
         self._before: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"<region {self.setup.name}>"
 
     def _shape(self) -> tuple[int, int]:
         """The number of pages, and the tested one: in the second PMD, off its boundary."""
@@ -302,10 +308,11 @@ class Region:
     def _words(self) -> list[int]:
         return pagemap.words(self.subject, self.start, self.size // PAGESIZE)
 
-    def word(self, page: int | None = None) -> int:
+    def word(self, page: int | None = None) -> pagemap.Word:
         """The pagemap word of a page (of a hugetlb page: of its first 4 KiB), without the
         soft-dirty bit, which new VMAs have where the kernel tracks it."""
-        return pagemap.words(self.subject, self.address(page), 1)[0] & ~pagemap.SOFT_DIRTY
+        (word,) = pagemap.words(self.subject, self.address(page), 1)
+        return pagemap.Word(word & ~pagemap.SOFT_DIRTY)
 
     def look(self, page: int | None = None) -> Page:
         """A page as pagemap and, where there is one, PAGEMAP_SCAN tell it.

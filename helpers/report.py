@@ -93,7 +93,7 @@ def _argument(value: object, mappings: Iterable[Mapping]) -> str:
 def trace_line(step: Step, mappings: list[Mapping]) -> str:
     """One operation as a line: who, what, and what came of it."""
     arguments = ", ".join(_argument(argument, mappings) for argument in step.arguments)
-    result = str(step.answer) if step.answer else "…"
+    result = str(step.answer) if step.answer else "… (no answer yet)"
     if step.answer and not step.answer.error and not step.answer.signal:
         result = _place(step.answer.value, mappings)
     return f"{step.thread}: {step.name}({arguments}) = {result}"

@@ -33,6 +33,8 @@ SLOTS = 64
 SCRATCH_ADDRESS = 0x6_0000_0000
 ARENA_ADDRESS = 0x10_0000_0000  # mappings under test, each in a GiB of its own
 ARENA_STRIDE = 1 << 30
+_LAST_LOOK_SECONDS = 1.0
+_KILL_SECONDS = 2.0
 _GLANCE_SECONDS = 0.2  # how long an answer may take before we look what it waits for
 
 
@@ -117,6 +119,7 @@ class Pending:
 
         Raises SubjectDied, SubjectStuck.
         """
+        __tracebackhide__ = True
         if self.step.answer is None and self.thread.wait(descriptor):
             self.step.answer, _ = self.thread.receive()
         return self.step.answer
@@ -136,6 +139,7 @@ class Thread:
         self.descriptor = descriptor
         self.name = name
         self.tid = subject.pid
+        self.busy = False  # an operation is on its way
         self.slot = subject.scratch.free.pop()
         self.request = ffi.new("struct request *")
         self.reply = ffi.new("struct reply *")
@@ -162,17 +166,21 @@ class Thread:
     def start(
         self, operation: int, arguments: Iterable[int], step: Step, passing: int = -1
     ) -> Pending:
-        """Sends an operation and doesn't wait for its answer."""
+        """Sends an operation and doesn't wait for its answer. Raises SubjectLost."""
+        if self.busy:
+            raise self.subject.stuck(f"{self.name} has not answered yet and can't do more")
         self.request.operation = operation
         for index, argument in enumerate(arguments):
             self.request.argument[index] = argument & 0xFFFF_FFFF_FFFF_FFFF
         error = lib.channel_send(self.descriptor, self.request, passing)
         if error:
             raise self.subject.died()
+        self.busy = True
         return Pending(self, step)
 
     def wait(self, descriptor: int = -1) -> bool:
         """Waits for an answer (True) or for `descriptor` to be readable (False)."""
+        __tracebackhide__ = True
         patience = _GLANCE_SECONDS
         while True:
             left = self.subject.deadline - time.monotonic()
@@ -193,6 +201,7 @@ class Thread:
         """The answer that is there, and the descriptor that came with it (-1: none)."""
         if lib.channel_receive(self.descriptor, self.reply, self.passed):
             raise self.subject.died()
+        self.busy = False
         reply = self.reply
         answer = Answer(reply.value, reply.error, reply.signal, reply.code, reply.address)
         return answer, self.passed[0]
@@ -261,6 +270,7 @@ class Subject:
     next_address: int = ARENA_ADDRESS
     recording: bool = True
     ended: bool = False  # and reaped
+    given_up: bool = False  # an answer did not come
     main: Thread = field(init=False)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -353,13 +363,15 @@ class Subject:
         return self.main.start(lib.OP_ADOPT, (), step, descriptor).result().value
 
     def close(self) -> None:
-        """Kills the subject and its children, waits for their end (2 s at most each) and frees
-        what they held here."""
+        """Kills the subject and its children and frees what they held here.
+
+        Raises SubjectStuck when SIGKILL doesn't end one of them in 2 s: it is left to the kernel.
+        """
         for child in list(self.children):
             child.close()
         for messenger in list(self.messengers):
             messenger.detach()
-        self._kill()
+        evidence = {} if self.ended or self._killed() else self._evidence()
         if self.parent is not None:
             self.parent.children.remove(self)
         if self._unborn >= 0:
@@ -369,18 +381,18 @@ class Subject:
             self.scratch.free.append(thread.slot)
         self.threads = []
         os.close(self.pidfd)
+        if evidence:
+            raise SubjectStuck("the subject is still there after SIGKILL", evidence)
 
-    def _kill(self) -> None:
-        """SIGKILL, and the zombie reaped; a subject that can't be killed is left to the kernel."""
-        if self.ended:
-            return
+    def _killed(self) -> bool:
+        """Whether SIGKILL ended the subject; its zombie is then reaped."""
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        gone = bool(select.select([self.pidfd], [], [], 2.0)[0])
-        if self.process is not None:
-            self.process.wait(2.0)
+        gone = bool(select.select([self.pidfd], [], [], _KILL_SECONDS)[0])
+        if gone and self.process is not None:
+            self.process.wait()
         elif gone and self.parent is not None and self.parent.process is not None:
-            # only the root lives on and has to reap
-            self.parent.reap(self.pid)
+            self.parent.reap(self.pid)  # only the root lives on and has to reap
+        return gone
 
     def kill(self) -> int:
         """Kills the subject; the signal that ended it. Raises SubjectStuck if none did in time."""
@@ -406,6 +418,7 @@ class Subject:
 
     def reap(self, pid: int) -> int | None:
         """The wait status of a child that has ended, else None."""
+        self.deadline = max(self.deadline, time.monotonic() + _KILL_SECONDS)
         thread = self.main
         status = thread.struct("reply")
         step = Step("", "wait4", ())
@@ -427,14 +440,16 @@ class Subject:
         return SubjectDied(f"the subject {what}", {"subject": f"pid {self.pid}"})
 
     def stuck(self, what: str) -> SubjectStuck:
-        """What can be seen of the subject's threads, which is then killed."""
-        evidence = {
+        """What can be seen of the subject's threads; there is a last second for looks at it."""
+        if not self.given_up:
+            self.given_up = True
+            self.deadline = time.monotonic() + _LAST_LOOK_SECONDS
+        return SubjectStuck(what, self._evidence())
+
+    def _evidence(self) -> dict[str, str]:
+        return {
             thread.name: procfs.thread_evidence(self.pid, thread.tid) for thread in self.threads
         }
-        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        if not select.select([self.pidfd], [], [], 2.0)[0]:
-            evidence["after SIGKILL"] = "it is still there 2 s later: the kernel can't end it"
-        return SubjectStuck(what, evidence)
 
     def waits_in_vain(self, thread: Thread) -> bool:
         """True when the thread sleeps in a userfaultfd fault and every message has been read.
