@@ -89,7 +89,10 @@ def _make_zero(region: Region) -> None:
 
 def _prove_zero(region: Region) -> None:
     seen = region.look()
-    _require(seen == Page.PRESENT | Page.ZERO, f"the page isn't a zero page but {seen}")
+    _require(seen == Page.PRESENT | Page.ZERO, f"the page isn't a small zero page but {seen}")
+    if region.machine.kpageflags:
+        (word,) = pagemap.words(region.subject, region.address(), 1)
+        _require(pagemap.is_zero_page(word), "/proc/kpageflags says it isn't a zero page")
 
 
 def _make_huge_zero(region: Region) -> None:

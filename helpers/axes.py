@@ -137,7 +137,7 @@ class State:
 
 none_pte = State("none_pte", KINDS, ANON)
 none_pmd = State("none_pmd", KINDS, ANON)
-zero_page = State("zero_page", ANON, ANON, (machine.PAGEMAP_SCAN,))
+zero_page = State("zero_page", ANON, ANON, (machine.ZERO_PAGE_SEEN,))
 huge_zero_page = State("huge_zero_page", (), ANON, (machine.HUGE_ZERO_PAGE, machine.PAGEMAP_SCAN))
 populated = State("populated", KINDS, populated=True)
 pmd_mapped = State("pmd_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)

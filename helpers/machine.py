@@ -51,6 +51,7 @@ class Machine:
     zero_page_knob: bool  # huge zero pages are used
     pagemap_wp: bool  # pagemap shows uffd-wp as bit 57
     pagemap_scan: bool
+    kpageflags: bool  # /proc/kpageflags can be read
     advices: frozenset[Advice]  # those that madvise(2) knows
     droppable: bool  # MAP_DROPPABLE is known
     open_to_all: bool  # vm.unprivileged_userfaultfd
@@ -129,6 +130,7 @@ def probe(root: Subject) -> Machine:
             zero_page_knob=procfs.read(THP_KNOBS / "use_zero_page") == "1",
             pagemap_wp=_pagemap_wp(subject, access),
             pagemap_scan=_answers(lambda: pagemap.categories(subject, start, start + PAGESIZE)),
+            kpageflags=os.access("/proc/kpageflags", os.R_OK) and os.geteuid() == 0,
             advices=frozenset(
                 advice for advice in Advice if _answers(partial(subject.madvise, start, 0, advice))
             ),
@@ -184,6 +186,10 @@ PAGEMAP_WP = Need(
 )
 PAGEMAP_SCAN = Need(
     lambda m: m.pagemap_scan, "the kernel has no PAGEMAP_SCAN: boot Linux 6.7 or later"
+)
+ZERO_PAGE_SEEN = Need(
+    lambda m: m.pagemap_scan or m.kpageflags,
+    "nothing tells a zero page here: boot Linux 6.7 or later, or run as root",
 )
 WP_SHMEM = Need(
     lambda m: Feature.WP_HUGETLBFS_SHMEM in m.features,

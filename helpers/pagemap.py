@@ -18,6 +18,7 @@ from helpers.uapi import Category, Ioctl, ScanFlag
 _VECTOR_OFFSET = 4096  # of PAGEMAP_SCAN's result in the scratch slot
 _VECTOR_LENGTH = 4096
 _REGION_BYTES = 24
+_KPF_ZERO_PAGE = 24  # bit of /proc/kpageflags
 _LETTERS = "PSFGWXZH"
 SOFT_DIRTY = 1 << 55
 PFN_MASK = SOFT_DIRTY - 1
@@ -93,6 +94,16 @@ def words_of(pid: int, start: int, count: int) -> list[int]:
     """The same, asked by this process of another: PFNs need CAP_SYS_ADMIN. Raises OSError."""
     with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
         return list(memoryview(os.pread(file.fileno(), count * 8, start // PAGESIZE * 8)).cast("Q"))
+
+
+def is_zero_page(word: int) -> bool:
+    """Whether /proc/kpageflags calls the frame of a present page a zero page. Raises OSError.
+
+    `word` is a pagemap word with its PFN, which takes root, as /proc/kpageflags does.
+    """
+    with open("/proc/kpageflags", "rb", buffering=0) as file:
+        flags = int.from_bytes(os.pread(file.fileno(), 8, (word & PFN_MASK) * 8), "little")
+    return bool(flags >> _KPF_ZERO_PAGE & 1)
 
 
 @dataclass(frozen=True)

@@ -328,28 +328,32 @@ class Region:
         chosen = self.pages if pages is None else pages
         start, size = self.span(chosen)
         count, per_page = size // PAGESIZE, self.page_bytes // PAGESIZE
-        parts = [word & pagemap.FLAG_BITS for word in pagemap.words(self.subject, start, count)]
+        words = pagemap.words(self.subject, start, count)
+        parts = [word & pagemap.FLAG_BITS for word in words]
         wholes = range(0, count, per_page) if per_page > 1 else ()
         if any(set(parts[i : i + per_page]) != {parts[i]} for i in wholes):
             raise pagemap.WitnessError("the parts of one hugetlb page differ in pagemap")
-        pairs = list(zip(parts[::per_page], self._scanned(start, len(chosen)), strict=True))
+        if not self.machine.pagemap_scan:
+            return [self._without_scan(word) for word in words[::per_page]]
+        scan = pagemap.categories(self.subject, start, start + size)
+        categories = scan.categories(start, len(chosen), self.page_bytes)
+        pairs = list(zip(parts[::per_page], categories, strict=True))
         judged = {pair: self._judge(*pair) for pair in set(pairs)}
         return [judged[pair] for pair in pairs]
 
-    def _scanned(self, start: int, count: int) -> list[int | None]:
-        """The PAGEMAP_SCAN categories of pages, as numbers; None where there is no such ioctl."""
-        if not self.machine.pagemap_scan:
-            return [None] * count
-        scan = pagemap.categories(self.subject, start, start + count * self.page_bytes)
-        return [*scan.categories(start, count, self.page_bytes)]
-
-    def _judge(self, word: int, categories: int | None) -> Page:
-        page = pagemap.decode(word)
-        if categories is None:
-            return page
+    def _judge(self, word: int, categories: int) -> Page:
         return pagemap.compare(
-            page, Category(categories), hugetlb=self.kind.hugetlb, registered=self.registered
+            pagemap.decode(word),
+            Category(categories),
+            hugetlb=self.kind.hugetlb,
+            registered=self.registered,
         )
+
+    def _without_scan(self, word: int) -> Page:
+        """The page as pagemap alone tells it; whether it is HUGE then stays unknown."""
+        page = pagemap.decode(word)
+        zero = Page.PRESENT in page and self.machine.kpageflags and pagemap.is_zero_page(word)
+        return page | Page.ZERO if zero else page
 
     def protected(self, pages: range | None = None) -> set[int]:
         """The pages that carry the uffd-wp bit."""
