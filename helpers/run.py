@@ -13,6 +13,7 @@ from helpers.kernel_log import KernelLog
 from helpers.machine import Machine
 from helpers.stream import Stream
 from helpers.subject import Subject, SubjectLost
+from helpers.uapi import Advice, Map, Prot
 
 
 class Run:
@@ -36,7 +37,9 @@ class Run:
         cpus = sorted(os.sched_getaffinity(0))
         number = int(self.worker[2:]) if self.worker.startswith("gw") else os.getpid()
         os.sched_setaffinity(0, {cpus[number % len(cpus)]})
-        return Subject.spawn()
+        root = Subject.spawn()
+        _keep_khugepaged_busy(root)
+        return root
 
     @cached_property
     def machine(self) -> Machine:
@@ -56,3 +59,19 @@ class Run:
         """Ends the root subject, if there is one."""
         if "root" in self.__dict__:
             self.root.close()
+
+
+def _keep_khugepaged_busy(root: Subject) -> None:
+    """Gives khugepaged an endless range to scan, so that it doesn't come to the cases' pages.
+
+    It scans the address spaces that asked for huge pages one after another, 4096 pages at a
+    time, and would collapse what a case has arranged. The root's address space is before those
+    of its children, and this range, of which nothing is ever mapped, takes it hours.
+    """
+    size = 16 << 40
+    try:
+        start = root.mmap(size, Prot.NONE, Map.PRIVATE | Map.ANONYMOUS | Map.NORESERVE)
+        root.madvise(start, size, Advice.HUGEPAGE)
+        root.madvise(start, size, Advice.DONTFORK)
+    except OSError:
+        pass  # no THP, hence no khugepaged; or too small an address space

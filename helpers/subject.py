@@ -33,6 +33,7 @@ SLOTS = 64
 SCRATCH_ADDRESS = 0x6_0000_0000
 ARENA_ADDRESS = 0x10_0000_0000  # mappings under test, each in a GiB of its own
 ARENA_STRIDE = 1 << 30
+_ASLEEP = ("S", "D")  # D: a fault of the kernel's own access
 _LAST_LOOK_SECONDS = 1.0
 _KILL_SECONDS = 2.0
 _GLANCE_SECONDS = 0.2  # how long an answer may take before we look what it waits for
@@ -458,7 +459,7 @@ class Subject:
         is still to come could wake it. False where wchan can't be read.
         """
         state = procfs.thread_state(self.pid, thread.tid)
-        asleep = state == "S" and "userfault" in procfs.wchan(self.pid, thread.tid)
+        asleep = state in _ASLEEP and "userfault" in procfs.wchan(self.pid, thread.tid)
         return asleep and not any(messenger.readable() for messenger in self.messengers)
 
     def blocked_in_fault(self, thread: Thread) -> bool:
@@ -467,7 +468,7 @@ class Subject:
         A thread that has been woken is runnable at once, so this needs no waiting.
         """
         return (
-            procfs.thread_state(self.pid, thread.tid) == "S"
+            procfs.thread_state(self.pid, thread.tid) in _ASLEEP
             and lib.channel_wait(thread.descriptor, -1, 0) != 0
         )
 
