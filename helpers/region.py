@@ -292,6 +292,13 @@ class Region:
         pending = main.store(self.address(pages[0]), self.value(pages[0]), self.page_bytes, count)
         self._expect_completed(pending)
 
+    def zero_fill(self, pages: range) -> None:
+        """Overwrites pages, 2 MiB at most, with zeros."""
+        main, size = self.subject.main, len(pages) * self.page_bytes
+        main.scratch(size, _COPY_OFFSET)[:] = bytes(size)
+        source = main.scratch_address + _COPY_OFFSET
+        self._expect_completed(main.copy(self.address(pages[0]), source, size))
+
     def load_all(self, pages: range) -> None:
         """Loads one word from every page of the range."""
         main = self.subject.main

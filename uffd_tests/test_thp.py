@@ -144,6 +144,19 @@ def test_protecting_shmem_drops_its_pmd(mem):
     assert mem.look() == Page.PRESENT | Page.FILE | Page.WP | Page.EXCLUSIVE
 
 
+@pytest.mark.parametrize(
+    "advised", [Advice.COLD, Advice.PAGEOUT, Advice.FREE], ids=["cold", "pageout", "free"]
+)
+@case("THP-12", kinds=ANON, states=(pmd_mapped,), features=SYNC)
+def test_splitting_a_zero_filled_thp_keeps_the_protection(mem, advised):
+    mem.zero_fill(mem.pmd)
+    mem.protect(mem.pmd)
+    mem.advise(advised)
+    assert huge_bytes(mem) == 0
+    assert mem.protected() == set(mem.pmd)
+    assert mem.store(mem.page + 1).message == mem.wp_fault(mem.page + 1)
+
+
 @pytest.mark.parametrize("page", [0, -1], ids=["first", "last"])
 @case("THP-2", kinds=ANON, states=(pmd_mapped,), features=SYNC)
 def test_first_and_last_page_of_a_thp(mem, page):
