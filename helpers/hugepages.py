@@ -81,12 +81,15 @@ def _ledger() -> Iterator[Ledger]:
 
 
 def _pool() -> int:
-    return int(_POOL.read_text())
+    """The pool's persistent pages: what is written to the knob. Pages given back while they
+    are in use are surplus until they are freed, and the knob reads as the sum of both."""
+    surplus = (HUGETLB_KNOBS / "surplus_hugepages").read_text()
+    return int(_POOL.read_text()) - int(surplus)
 
 
 def _give_back(ledger: Ledger, lease: Lease) -> None:
     _POOL.write_text(str(max(0, _pool() - lease["pages"])))
-    ledger["leases"].remove(lease)
+    ledger["leases"] = [other for other in ledger["leases"] if other["pid"] != lease["pid"]]
 
 
 def hold(pages: int) -> None:
@@ -101,7 +104,7 @@ def hold(pages: int) -> None:
     print(got, flush=True)
     sys.stdin.read()
     with _ledger() as ledger:
-        _give_back(ledger, next(held for held in ledger["leases"] if held["pid"] == os.getpid()))
+        _give_back(ledger, lease)
 
 
 class Reservation:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The lease of hugetlb pages: runs side by side, and runs that are killed."""
 
+import mmap
 import os
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 
 from helpers import hugepages
 from helpers.hugepages import Reservation
-from helpers.procfs import HUGETLB_KNOBS
+from helpers.procfs import HUGETLB_BYTES, HUGETLB_KNOBS
 
+MAP_PRIVATE_HUGETLB = 0x02 | 0x20 | 0x40000 | 21 << 26  # private, anonymous, 2 MiB
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="changing the pool needs root: run as root"
@@ -96,6 +98,15 @@ def test_what_a_killed_keeper_left_is_settled_by_the_next_run(
     holder.wait()
     assert pool() == before + 2
     Reservation(1).release()
+    assert pool() == before
+
+
+def test_pages_given_back_while_in_use_are_not_counted_twice(before: int) -> None:
+    first = Reservation(2)
+    with mmap.mmap(-1, 2 * HUGETLB_BYTES, flags=MAP_PRIVATE_HUGETLB) as used:
+        used[0] = used[HUGETLB_BYTES] = 1
+        first.release()
+        Reservation(3).release()
     assert pool() == before
 
 
