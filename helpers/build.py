@@ -32,11 +32,10 @@ _CFFI_CFLAGS = [*CFLAGS, "-Wno-unused-function", "-Wno-unused-parameter"]
 
 # The system calls a subject is asked for by name.
 SYSCALLS = (
-    "brk", "clone", "close", "dup", "execve", "exit_group", "fallocate", "fcntl", "ftruncate",
-    "getcwd", "ioctl", "kill", "madvise", "memfd_create", "mincore", "mlock", "mmap", "mprotect",
-    "mremap", "munlock", "munmap", "openat", "pause", "prctl", "pread64", "prlimit64",
-    "process_vm_readv", "process_vm_writev", "pwrite64", "read", "setresuid", "shmat",
-    "shmctl", "shmget", "tgkill", "userfaultfd", "wait4", "write",
+    "brk", "close", "fallocate", "ftruncate", "io_setup", "ioctl", "kill", "madvise",
+    "memfd_create", "mincore", "mmap", "mprotect", "mremap", "munmap", "openat", "pread64",
+    "pwrite64", "read", "setresuid", "shmat", "shmctl", "shmget", "tgkill", "userfaultfd",
+    "wait4",
 )  # fmt: skip
 
 _CDEF_FUNCTIONS = """

@@ -54,6 +54,7 @@ class Machine:
     kpageflags: bool  # /proc/kpageflags can be read
     advices: frozenset[Advice]  # those that madvise(2) knows
     droppable: bool  # MAP_DROPPABLE is known
+    secret: bool  # memfd_secret(2) is known and enabled
     open_to_all: bool  # vm.unprivileged_userfaultfd
 
     @property
@@ -137,6 +138,7 @@ def probe(root: Subject) -> Machine:
             droppable=_answers(
                 lambda: subject.mmap(PAGESIZE, Prot.RW, Map.DROPPABLE | Map.ANONYMOUS)
             ),
+            secret=_answers(lambda: subject.syscall("memfd_secret", 0)),
             open_to_all=procfs.read(_SYSCTL) == "1",
         )
     finally:
@@ -253,6 +255,10 @@ DISK_FILE = Need(
     "Python itself lies on a tmpfs: install it on a disk",
 )
 DROPPABLE = Need(lambda m: m.droppable, "the kernel has no MAP_DROPPABLE: boot Linux 6.11 or later")
+SECRET = Need(
+    lambda m: m.secret,
+    "memfd_secret(2) is absent or off: boot Linux 5.14 or later with secretmem.enable=1",
+)
 
 
 def _numeric(version: str) -> tuple[int, ...]:

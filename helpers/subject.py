@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from helpers import build, procfs
-from helpers.uapi import AT_FDCWD, Advice, Map, Prot
+from helpers.uapi import AT_FDCWD, NEW_SYSCALLS, Advice, Map, Prot
 
 _module, _EXECUTABLE = build.load()
 ffi: Any = _module.ffi
@@ -214,7 +214,7 @@ class Thread:
     def begin(self, name: str, *arguments: int) -> Pending:
         """Starts the named system call."""
         step = self.subject.record(self, name, arguments)
-        number = getattr(lib, f"SYS_{name}")
+        number = NEW_SYSCALLS.get(name) or getattr(lib, f"SYS_{name}")
         return self.start(lib.OP_SYSCALL, (number, *arguments), step)
 
     def load(self, address: int, stride: int = 0, count: int = 1) -> Pending:

@@ -169,6 +169,8 @@ class ScanFlag(IntFlag):
     CHECK_WPASYNC = 1 << 1
 
 
+NEW_SYSCALLS = {"memfd_secret": 447}  # 5.14; since 5.1 the numbers are those of all machines
+
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
 MFD_CLOEXEC, MFD_HUGETLB, MFD_HUGE_2MB = 1, 4, 21 << 26
 O_TMPFILE = 0o20200000

@@ -21,7 +21,7 @@ from helpers.axes import (
     wpu,
 )
 from helpers.cases import case, refuses
-from helpers.machine import DISK, DISK_FILE, DROPPABLE, UFFD, feature
+from helpers.machine import DISK, DISK_FILE, DROPPABLE, SECRET, UFFD, feature
 from helpers.uapi import FaultFlag, Feature, Map, Prot, RegisterMode
 from helpers.uffd import Userfaultfd
 
@@ -135,12 +135,13 @@ def test_file_on_disk_is_for_async_alone(
 
 
 @pytest.mark.parametrize("features", [0, Feature.WP_ASYNC], ids=["sync", "async"])
+@pytest.mark.parametrize("name", ["[vdso]", "/[aio]"], ids=["vdso", "aio_ring"])
 @case("REG-7", needs=(UFFD, feature(Feature.WP_ASYNC)))
-def test_vdso_is_refused(subject, uffd_with, features):
-    maps = subject.read_file("/proc/self/maps").splitlines()
-    (vdso,) = [int(line.partition("-")[0], 16) for line in maps if line.endswith("[vdso]")]
+def test_special_mapping_is_refused(subject, uffd_with, name, features):
+    subject.main.struct("reply")  # io_setup(2) wants a zeroed word for the ring's handle
+    subject.syscall("io_setup", 1, subject.main.scratch_address)
     with refuses(EINVAL):
-        uffd_with(features).register(vdso, PAGESIZE)
+        uffd_with(features).register(start_of(subject, name), PAGESIZE)
 
 
 @case("REG-8", needs=(UFFD, DROPPABLE))
@@ -221,3 +222,19 @@ def test_close_clears_the_protection(mem):
     mem.register()
     assert mem.protected() == set()
     assert mem.store().silent
+
+
+@case("REG-15", needs=(UFFD, SECRET, feature(Feature.WP_ASYNC)))
+def test_secret_memory_is_for_async_alone(subject, uffd_with):
+    file = subject.syscall("memfd_secret", 0)
+    subject.syscall("ftruncate", file, PAGESIZE)
+    start = subject.mmap(PAGESIZE, Prot.RW, Map.SHARED, file)
+    with refuses(EINVAL):
+        uffd_with().register(start, PAGESIZE)
+    uffd_with(Feature.WP_ASYNC).register(start, PAGESIZE)
+
+
+def start_of(subject, name):
+    """Where the mapping of that name in /proc/self/maps starts."""
+    maps = [line.split() for line in subject.read_file("/proc/self/maps").splitlines()]
+    return next(int(fields[0].partition("-")[0], 16) for fields in maps if name in fields)

@@ -157,6 +157,14 @@ def test_splitting_a_zero_filled_thp_keeps_the_protection(mem, advised):
     assert mem.store(mem.page + 1).message == mem.wp_fault(mem.page + 1)
 
 
+@case("THP-13", kinds=ANON, states=(pmd_mapped,), features=SYNC, needs=(COLLAPSE,))
+def test_collapse_of_a_protected_thp_leaves_it_as_it_is(mem):
+    mem.protect(mem.pmd)
+    mem.advise(Advice.COLLAPSE, mem.pmd)
+    assert mem.protected() == set(mem.pmd)
+    assert huge_bytes(mem) == mem.machine.pmd_bytes
+
+
 @pytest.mark.parametrize("page", [0, -1], ids=["first", "last"])
 @case("THP-2", kinds=ANON, states=(pmd_mapped,), features=SYNC)
 def test_first_and_last_page_of_a_thp(mem, page):
