@@ -396,6 +396,7 @@ class Region:
 
     def page_tables(self) -> int:
         """The subject's VmPTE, in bytes."""
+        self.subject.read_file("/proc/self/status")  # the reading itself may need a page table
         return procfs.status_bytes(self.subject.read_file("/proc/self/status"), "VmPTE")
 
     def resident(self, page: int | None = None) -> bool:

@@ -68,9 +68,9 @@ def _keep_khugepaged_busy(root: Subject) -> None:
     time, and would collapse what a case has arranged. The root's address space is before those
     of its children, and this range, of which nothing is ever mapped, takes it hours.
     """
-    size = 16 << 40
+    start, size = 32 << 40, 16 << 40  # above the arena
     try:
-        start = root.mmap(size, Prot.NONE, Map.PRIVATE | Map.ANONYMOUS | Map.NORESERVE)
+        root.mmap(size, Prot.NONE, Map.PRIVATE | Map.ANONYMOUS | Map.NORESERVE, at=start)
         root.madvise(start, size, Advice.HUGEPAGE)
         root.madvise(start, size, Advice.DONTFORK)
     except OSError:
