@@ -12,6 +12,8 @@ from helpers.axes import (
     HUGETLB,
     KINDS,
     NONE,
+    SHARED_SHMEM,
+    SHMEM,
     STATES,
     SYNC,
     ZERO,
@@ -28,6 +30,7 @@ from helpers.uapi import Category, ScanFlag
 NEEDS = (PAGEMAP_SCAN,)
 WRITTEN = Category.WRITTEN
 REARM = ScanFlag.WP_MATCHING | ScanFlag.CHECK_WPASYNC
+SMALL_KINDS = (*ANON, *SHMEM)
 # the ways to ask for written pages: the kernel has a short cut for the first
 PATHS = pytest.mark.parametrize(
     "asked",
@@ -90,14 +93,6 @@ def test_wp_matching_protects_what_it_reports(mem, asked):
     assert written(mem, **asked) == {mem.page}
 
 
-@case("SCAN-5", kinds=KINDS, states=STATES, features=(asynchronous,), needs=NEEDS)
-def test_wp_matching_protects_what_was_never_protected(mem):
-    everything = {"anyof": pagemap.ALL_CATEGORIES & ~Category.GUARD, "returned": WRITTEN}
-    pagemap.scan(mem.subject, mem.start, mem.start + mem.size, flags=REARM, **everything)
-    assert mem.store().silent
-    assert mem.page in written(mem)
-
-
 @case("SCAN-6", kinds=KINDS, states=(populated,), features=SYNC, needs=NEEDS)
 def test_check_wpasync_refuses_what_is_not_async(mem):
     with refuses(EPERM):
@@ -143,3 +138,34 @@ def test_sync_protection_is_reported_too(mem):
     mem.unprotect()
     assert write.completes()
     assert written(mem) & set(mem.near) == {mem.page}
+
+
+@PATHS
+@case("SCAN-10", kinds=SMALL_KINDS, states=STATES, features=(asynchronous,), needs=NEEDS)
+def test_wp_matching_protects_what_was_never_protected(mem, asked):
+    assert written(mem, **asked, flags=REARM) == set(mem.pages)
+    assert mem.protected() == set(mem.pages)
+    assert mem.store().silent
+    assert mem.page in written(mem, **asked)
+
+
+@PATHS
+@case("SCAN-10", kinds=ANON, states=STATES, features=(asynchronous,), needs=NEEDS)
+def test_write_after_it_is_reported_alone(mem, asked):
+    written(mem, **asked, flags=REARM)
+    mem.store()
+    assert written(mem, **asked) == {mem.page}
+
+
+@case("SCAN-11", kinds=SHARED_SHMEM, states=(pmd_mapped,), features=(asynchronous,), needs=NEEDS)
+def test_write_to_a_shmem_thp_reports_all_of_it(mem):
+    written(mem, required=WRITTEN, returned=WRITTEN, flags=REARM)
+    mem.store()
+    assert written(mem) == set(mem.pmd)
+
+
+@PATHS
+@case("SCAN-12", kinds=HUGETLB, states=NONE, features=(asynchronous,), needs=NEEDS)
+def test_hugetlb_hole_is_neither_written_nor_protected(mem, asked):
+    assert mem.page not in written(mem, **asked, flags=REARM)
+    assert mem.word() == 0
