@@ -15,6 +15,7 @@ from helpers.axes import (
     none_pmd,
     none_pte,
     pmd_mapped,
+    protectable,
     pte_mapped,
     wpu,
 )
@@ -111,7 +112,15 @@ def test_collapse_of_a_protected_page_is_refused(mem):
     assert mem.protected() == set(mem.pmd)
 
 
-@case("THP-8", kinds=ANON, states=(pte_mapped,), features=SYNC, needs=(COLLAPSE,))
+@case(
+    "THP-8",
+    kinds=ANON,
+    states=(none_pte, pte_mapped),
+    thp=(True,),
+    features=SYNC,
+    needs=(COLLAPSE,),
+    where=protectable,
+)
 def test_collapse_beside_one_protected_page_is_refused(mem):
     mem.protect()
     with refuses(EINVAL):
