@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from _pytest.junitxml import xml_key  # as pytest's own record_xml_attribute does it
 
-from helpers import report
+from helpers import mail
+from helpers.axes import Setup
 from helpers.cases import canonical_id, declared
 from helpers.region import Region
 from helpers.run import Run
@@ -53,7 +54,7 @@ class Results:
         return made
 
     def _mail(self, item: pytest.Item) -> str:
-        return report.failure(
+        return mail.failure(
             canonical_id(item.nodeid),
             self.run.clauses.get(declared(item).clause),
             self.run.machine,
@@ -66,23 +67,27 @@ class Results:
         stream = self.run.stream
         if stream is None or not is_case(item):
             return (yield)
-        name = canonical_id(item.nodeid)
-        stream.write("start", sync=False, id=name, worker=self.run.worker)
+        case: dict[str, Any] = {
+            "id": canonical_id(item.nodeid),
+            "clause": declared(item).clause,
+            "axes": mail.axes(_setup(item)),
+        }
+        stream.write("start", sync=False, **case, worker=self.run.worker)
         result = yield
-        stream.write("result", id=name, **_result(item))
+        stream.write("result", **case, **_result(item))
         return result
 
     # -- where reports come together
 
     def pytest_sessionstart(self) -> None:
         if self.run.stream and not self.is_worker:
-            facts = report.kernel_facts(self.run.machine)
+            facts = mail.kernel_facts(self.run.machine)
             self.run.stream.write(
                 "run", schema=SCHEMA, kernel=facts, command=sys.argv, started=time.time()
             )
 
     def pytest_report_header(self) -> list[str]:
-        return report.headline(self.run.machine)
+        return mail.headline(self.run.machine)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -106,12 +111,14 @@ class Results:
             return
         write = terminalreporter.write_line
         terminalreporter.section("userfaultfd write-protect")
-        for line in report.headline(self.run.machine):
+        for line in mail.headline(self.run.machine):
             write(line)
         counts = ", ".join(f"{count} {state}" for state, count in totals.items() if count)
         write(f"cases: {sum(totals.values())}: {counts}")
         for reason, count in skips.most_common():
             write(f"  {count} skipped: {reason}")
+        if self.run.stream:
+            write(f"results: {self.run.stream.path}")
 
 
 def _tally(reporter: pytest.TerminalReporter) -> tuple[dict[str, int], Counter[str]]:
@@ -127,6 +134,13 @@ def _tally(reporter: pytest.TerminalReporter) -> tuple[dict[str, int], Counter[s
     return totals, Counter(map(_skip_reason, skipped))
 
 
+def _setup(item: pytest.Item) -> Setup | None:
+    """The point of the axes that a case runs at, if it has axes."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    found: Setup | None = params.get("setup")
+    return found
+
+
 def _result(item: pytest.Item) -> dict[str, Any]:
     """The stream's record of a case that has ended, from its phases' reports."""
     reports = item.stash.get(_REPORTS, [])
@@ -138,10 +152,7 @@ def _result(item: pytest.Item) -> dict[str, Any]:
     elif worst.failed:
         crash = getattr(worst.longrepr, "reprcrash", None)
         reason = str(crash.message if crash else worst.longrepr)
-    setup = item.stash[REGION].setup if REGION in item.stash else None
     return {
-        "clause": declared(item).clause,
-        "axes": report.axes(setup),
         "state": state,
         "seconds": round(sum(r.duration for r in reports), 6),
         "reason": reason,

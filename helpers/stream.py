@@ -2,13 +2,14 @@
 """The result stream: JSON lines, each written with one write(2) and synced as it ends.
 
     {"event": "run",    "schema": 1, "kernel": {...}, "command": [...], "started": ...}
-    {"event": "start",  "id": ..., "worker": ...}
+    {"event": "start",  "id": ..., "clause": ..., "axes": {...}, "worker": ...}
     {"event": "result", "id": ..., "clause": ..., "axes": {...}, "state": ..., "seconds": ...,
                         "reason": ..., "evidence": ...}
     {"event": "end",    "totals": {...}}
 
 States: passed, failed, skipped, xfailed, timeout, crashed. Any number of processes append
-to one file; a case that has started and has no result was in flight when the run was lost.
+to one file; a case that has started and has no result was in flight when the run was lost. The
+result of a case that took its worker along has no clause, axes, seconds or evidence.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Stream:
 
     def __init__(self, path: Path) -> None:
         """Opens or creates the file. Raises OSError."""
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(
             path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
