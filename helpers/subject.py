@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -388,18 +387,21 @@ class Subject:
     def _killed(self) -> bool:
         """Whether SIGKILL ended the subject; its zombie is then reaped."""
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        gone = bool(select.select([self.pidfd], [], [], _KILL_SECONDS)[0])
+        gone = self._gone(_KILL_SECONDS)
         if gone and self.process is not None:
             self.process.wait()
         elif gone and self.parent is not None and self.parent.process is not None:
             self.parent.reap(self.pid)  # only the root lives on and has to reap
         return gone
 
+    def _gone(self, seconds: float) -> bool:
+        """Whether the subject ends within so many seconds."""
+        return bool(lib.channel_wait(self.pidfd, -1, int(1000 * max(0.0, seconds))) == 0)
+
     def kill(self) -> int:
         """Kills the subject; the signal that ended it. Raises SubjectStuck if none did in time."""
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        left = self.deadline - time.monotonic()
-        if not select.select([self.pidfd], [], [], max(0.0, left))[0]:
+        if not self._gone(self.deadline - time.monotonic()):
             raise self.stuck("SIGKILL did not end the subject by the deadline")
         status = self._status()
         return os.WTERMSIG(status) if status is not None else 0
@@ -431,7 +433,7 @@ class Subject:
 
     def died(self) -> SubjectDied:
         """What is known of an unexpected end."""
-        ended = bool(select.select([self.pidfd], [], [], 2.0)[0])
+        ended = self._gone(_KILL_SECONDS)
         status = self._status() if ended else None
         what = "exited" if ended else "closed its socket"
         if status is not None and os.WIFSIGNALED(status):
