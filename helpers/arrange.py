@@ -186,6 +186,17 @@ def _make_cached(region: Region) -> None:
         region.advise(Advice.DONTNEED, region.pages)
 
 
+def _make_file_mapped(region: Region) -> None:
+    """Pages of the page cache, mapped into a private mapping: a write to them copies."""
+    _make_cached(region)
+    region.load_all(region.pages)
+
+
+def _prove_file_mapped(region: Region) -> None:
+    seen = region.look()
+    _require(Page.PRESENT | Page.FILE in seen, f"the page isn't one of the file but {seen}")
+
+
 def _write_file(region: Region) -> None:
     thread = region.subject.main
     for page in region.pages:
@@ -212,6 +223,7 @@ ARRANGEMENTS = {
     axes.populated: Arrangement(_make_populated, _prove_populated),
     axes.pmd_mapped: Arrangement(_make_pmd_mapped, _prove_pmd_mapped),
     axes.pte_mapped: Arrangement(_make_pte_mapped, _prove_pte_mapped),
+    axes.file_mapped: Arrangement(_make_file_mapped, _prove_file_mapped),
     axes.cached: Arrangement(_make_cached, _prove_cached),
 }
 
@@ -236,5 +248,6 @@ def prepare(region: Region, *, register: bool = True) -> Region:
 
 def content(region: Region, page: int | None = None) -> int:
     """The word that a load of the arranged page must give."""
-    zero_filled = region.kind is axes.hugetlb_private and region.setup.state is axes.cached
+    from_file = region.setup.state in (axes.cached, axes.file_mapped)
+    zero_filled = region.kind is axes.hugetlb_private and from_file
     return region.value(page) if region.setup.state.populated and not zero_filled else 0

@@ -142,14 +142,15 @@ huge_zero_page = State("huge_zero_page", (), ANON, (machine.HUGE_ZERO_PAGE, mach
 populated = State("populated", KINDS, populated=True)
 pmd_mapped = State("pmd_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
 pte_mapped = State("pte_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
+file_mapped = State("file_mapped", (memfd_private, hugetlb_private), populated=True)
 cached = State("cached", FILE_BACKED, SHARED_SHMEM, populated=True)
 
 NONE = (none_pte, none_pmd)
 ZERO = (zero_page, huge_zero_page)
 THP_STATES = (pmd_mapped, pte_mapped)
-POPULATED = (populated, *THP_STATES)
+POPULATED = (populated, file_mapped, *THP_STATES)
 STATES = (*NONE, *ZERO, *POPULATED, cached)
-SMALL_STATES = (*NONE, zero_page, populated, pte_mapped, cached)  # not mapped by a PMD
+SMALL_STATES = (*NONE, zero_page, populated, file_mapped, pte_mapped, cached)  # not mapped by a PMD
 
 
 # -- features

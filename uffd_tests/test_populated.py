@@ -5,12 +5,12 @@ from signal import SIGSEGV
 
 import pytest
 
-from helpers.axes import ANON, FEATURES, KINDS, POPULATED, SYNC, populated, pte_mapped
+from helpers.axes import ANON, FEATURES, KINDS, POPULATED, SYNC, file_mapped, populated, pte_mapped
 from helpers.cases import case
 from helpers.pagemap import Page
 from helpers.uapi import Advice, Prot
 
-SMALL = (populated, pte_mapped)
+SMALL = (populated, file_mapped, pte_mapped)
 KEEPING = (
     Advice.COLD,
     Advice.PAGEOUT,
