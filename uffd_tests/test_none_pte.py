@@ -153,3 +153,13 @@ def test_populated_pages_beside_a_marker_are_protected_too(mem):
     mem.protect(mem.pages if not mem.setup.thp else mem.pmd)
     assert mem.look() == MARKER
     assert mem.look(mem.pmd[0]) == Page.PRESENT | Page.WP | Page.EXCLUSIVE
+
+
+@pytest.mark.parametrize("prot", [Prot.READ, Prot.NONE], ids=["read", "none"])
+@case("NONE-14", kinds=ANON, states=NONE, features=(wpu,))
+def test_mprotect_to_and_fro_keeps_a_marker(mem, prot):
+    mem.protect()
+    mem.subject.mprotect(mem.start, mem.size, prot)
+    mem.subject.mprotect(mem.start, mem.size, Prot.RW)
+    assert mem.look() == MARKER
+    assert mem.store().message == mem.wp_fault()

@@ -169,3 +169,24 @@ def test_write_to_a_shmem_thp_reports_all_of_it(mem):
 def test_hugetlb_hole_is_neither_written_nor_protected(mem, asked):
     assert mem.page not in written(mem, **asked, flags=REARM)
     assert mem.word() == 0
+
+
+@case("SCAN-13", kinds=KINDS, states=(populated,), features=FEATURES, needs=NEEDS)
+def test_wpallowed_tells_an_async_range(mem):
+    allowed = Category.WPALLOWED in mem.categories()
+    assert allowed == (mem.setup.features is asynchronous)
+
+
+@case("SCAN-14", kinds=SMALL_KINDS, states=STATES, features=(asynchronous,), needs=NEEDS)
+def test_wp_matching_protects_just_the_range(mem):
+    start, size = mem.span(mem.near)
+    asked = {"required": WRITTEN, "returned": WRITTEN, "flags": REARM}
+    scan = pagemap.scan(mem.subject, start, start + size, **asked)
+    assert scan.addresses() == [mem.address(page) for page in mem.near]
+    assert mem.protected() == set(mem.near)
+
+
+@case("SCAN-15", kinds=SMALL_KINDS, states=STATES, features=(asynchronous,), needs=NEEDS)
+def test_wp_matching_without_a_vector_protects_silently(mem):
+    written(mem, required=WRITTEN, returned=Category(0), flags=REARM, vec_len=0)
+    assert mem.protected() == set(mem.pages)

@@ -237,6 +237,24 @@ def test_range_of_another_is_not_unregistered(mem, uffd_with):
     assert mem.store().message == mem.wp_fault()
 
 
+@case("REG-17", kinds=KINDS, states=STATES, features=(wpu,))
+def test_close_wakes_the_writers(mem):
+    mem.protect()
+    write = mem.store()
+    mem.uffd.close()
+    assert write.completes()
+
+
+@case("REG-18", kinds=KINDS, states=STATES, features=(wpu,))
+def test_unregister_leaves_the_writers_asleep(mem):
+    mem.protect()
+    write = mem.store()
+    mem.uffd.unregister(mem.start, mem.size)
+    assert write.blocked
+    mem.uffd.close()
+    assert write.completes()
+
+
 def start_of(subject, name):
     """Where the mapping of that name in /proc/self/maps starts."""
     maps = [line.split() for line in subject.read_file("/proc/self/maps").splitlines()]

@@ -72,6 +72,14 @@ def test_unprotected_as_a_whole_it_stays_huge(mem):
     assert huge_bytes(mem) == mem.machine.pmd_bytes
 
 
+@case("THP-4", kinds=ANON, states=(pmd_mapped,), features=SYNC)
+def test_it_stays_huge_while_its_writer_is_blocked(mem):
+    mem.protect(mem.pmd)
+    assert mem.store().message == mem.wp_fault()
+    assert huge_bytes(mem) == mem.machine.pmd_bytes
+    assert mem.protected() == set(mem.pmd)
+
+
 @case("THP-5", kinds=ANON, states=(none_pmd,), features=(wpu, asynchronous), thp=(True,))
 def test_a_marker_keeps_thps_out_of_its_pmd(mem):
     before = huge_bytes(mem)
