@@ -10,17 +10,27 @@
 States: passed, failed, skipped, xfailed, timeout, crashed. Any number of processes append
 to one file; a case that has started and has no result was in flight when the run was lost. The
 result of a case that took its worker along has no clause, axes, seconds or evidence.
+
+A machine that goes down cuts the last line, and the next boot's first line may follow without a
+line end; what was not on the disk yet may come back as zeros. So `read` takes what it can.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
 STATES = ("passed", "failed", "skipped", "xfailed", "timeout", "crashed")
+GARBLED = "garbled"
+_BEGINNING = re.compile(r'(?=\{"event": ?")')  # inside an event's text its quotes are escaped
+_BLANK = " \t\r\0"
+_EXCERPT = 200
+_DECODER = json.JSONDecoder(strict=False)  # a control character inside a text is bearable
 
 
 class Stream:
@@ -46,14 +56,31 @@ class Stream:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The events of a stream; a last line that was cut short is left out."""
-    events = []
-    for line in path.read_text().splitlines():
+    """The events of a stream. In the place of what can't be read stands an event GARBLED, with
+    the start of that `text`."""
+    lines = path.read_bytes().decode(errors="replace").split("\n")
+    return [event for line in lines for event in _events(line)]
+
+
+def _events(line: str) -> Iterator[dict[str, Any]]:
+    """The events of a line: one, or those that can be told from the rest by how they begin."""
+    for piece in _BEGINNING.split(line):
+        text = piece.strip(_BLANK)
+        if not text:
+            continue
         try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return events
+            event, end = _DECODER.raw_decode(text)
+            whole = isinstance(event["event"], str)
+            if whole and event["event"] in ("start", "result"):
+                whole = isinstance(event["id"], str)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            whole = False
+        if whole:
+            yield event
+        else:
+            end = 0
+        if text[end:]:
+            yield {"event": GARBLED, "text": text[end:][:_EXCERPT]}
 
 
 def in_flight(events: list[dict[str, Any]]) -> list[str]:
