@@ -52,7 +52,8 @@ def _summary(kernel: Kernel) -> Iterator[str]:
     """A kernel's verdict and counts, and the first things that went wrong."""
     counts = Counter(case.state for case in kernel.cases)
     told = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-    yield f"{kernel.name}: {kernel.state}; {len(kernel.cases)} cases: {told or 'none'}"
+    where = f" ({kernel.facts['accelerator']})" if "accelerator" in kernel.facts else ""
+    yield f"{kernel.name}{where}: {kernel.state}: {told or 'no case'}"
     red = [outcome for outcome in kernel.outcomes if outcome.state.red]
     for outcome in red[:_SHOWN]:
         yield f"  {outcome.state} " + one_line(f"{outcome.id}: {outcome.reason}", _WIDTH)

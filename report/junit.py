@@ -15,6 +15,7 @@ from report.merge import Kernel, Outcome, Run, State
 from report.text import clip, one_line
 
 MAX_BYTES = 29_000_000
+EXPECTED = "expected failure: "  # begins the message of one, which JUnit can't tell from a skip
 _LIMITS = (16384, 4096, 1024, 256)  # characters of evidence a case
 _MESSAGE = 300
 _INSTANT = 1e-9  # junit-xml leaves out a time of 0.0; this one it writes as 0.000000
@@ -58,19 +59,19 @@ def _case(kernel: str, outcome: Outcome, limit: int) -> TestCase:
         outcome.id,
         classname=f"{kernel}.{outcome.chapter}",
         elapsed_sec=outcome.seconds or _INSTANT,
-        status=outcome.state.value,
     )
     told = "\n\n".join(filter(None, (outcome.reason, outcome.evidence)))
-    message, output = one_line(outcome.reason, _MESSAGE), clip(told, limit)
+    message = one_line(outcome.reason, _MESSAGE) or outcome.state.value
+    output = clip(told, limit)
     match outcome.state:
         case State.PASSED:
             case.stdout = outcome.reason
         case State.SKIPPED:
             case.add_skipped_info(message)
         case State.XFAILED:
-            case.add_skipped_info(f"expected failure: {message}", output)
+            case.add_skipped_info(f"{EXPECTED}{message}", output)
         case State.FAILED | State.TIMEOUT:
-            case.add_failure_info(message or outcome.state, output, outcome.state.value)
+            case.add_failure_info(message, output, outcome.state.value)
         case State.CRASHED:
-            case.add_error_info(message or outcome.state, output, outcome.state.value)
+            case.add_error_info(message, output, outcome.state.value)
     return case

@@ -79,5 +79,5 @@ def _diagnosis(outcome: Outcome) -> Iterator[str]:
 
 
 def _description(name: str) -> str:
-    """A name without what would begin a directive or end the line."""
-    return " ".join(name.replace("#", "_").split())
+    """A name without what would begin a directive."""
+    return name.replace("#", "_")

@@ -170,9 +170,10 @@ def _holds_results(folder: Path) -> bool:
     return (folder / STREAM).exists() or (folder / CONSOLE).exists()
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """6.2 before 6.12."""
-    return [(int(digits or 0), text) for digits, text in re.findall(r"(\d+)|(\D+)", path.name)]
+def _natural(path: Path) -> list[tuple[bool, int, str]]:
+    """6.2 before 6.12, and numbers before words."""
+    parts = re.findall(r"(\d+)|(\D+)", path.name)
+    return [(bool(text), int(digits or 0), text) for digits, text in parts]
 
 
 def _source(folder: Path) -> Source:
@@ -180,12 +181,16 @@ def _source(folder: Path) -> Source:
     console = ""
     if (folder / CONSOLE).exists():
         console = (folder / CONSOLE).read_text(errors="replace")[-_TAIL:]
-    return Source(clean(folder.resolve().name), events, clean(console))
+    return Source(_name(folder.resolve().name), events, clean(console))
 
 
 def _release(events: list[dict[str, Any]]) -> str:
     facts = [event.get("kernel") for event in events if event["event"] == "run"]
-    return next((_text(fact.get("release")) for fact in facts if isinstance(fact, dict)), "")
+    return next((_name(fact.get("release")) for fact in facts if isinstance(fact, dict)), "")
+
+
+def _name(value: object) -> str:
+    return one_line(_text(value), 100)
 
 
 # -- from events
@@ -211,7 +216,7 @@ class _Reader:
         self._checks: dict[str, list[Outcome]] = {}
         self._lost: dict[str, Outcome] = {}  # cases in flight, with the loss
         self._begun: set[str] = set()
-        self._since_run: dict[str, State] = {}
+        self._since_run: list[Outcome] = []
         self._open = ""  # the boot's check or "run", if one has begun and not ended
         self._torn: list[str] = []  # what could not be read since then
         self._unreadable: list[str] = []
@@ -240,8 +245,8 @@ class _Reader:
                 self._torn.append(str(malformed))
         self._close()
         if unreadable := self._unreadable + self._torn:
-            reason = f"parts of the stream can't be read: {len(unreadable)}"
-            self._check("stream.readable", State.FAILED, reason, "\n".join(unreadable))
+            reason = "\n".join(["parts of the stream can't be read:", *unreadable])
+            self._check("stream.readable", State.FAILED, reason)
         for name in sorted((self._begun | self._lost.keys()) - self._cases.keys()):
             loss = self._lost.get(name)
             reason = f"in flight when {loss.reason}" if loss else "started and never ended"
@@ -279,7 +284,7 @@ class _Reader:
         if self._open == "run":
             self._close()
         self._open = "run"
-        self._since_run = {}
+        self._since_run = []
         if event.get("schema") != stream.SCHEMA:
             raise _Malformed(f"a run in schema {event.get('schema')!r}, not {stream.SCHEMA}")
         self._facts |= _flat(event.get("kernel"))
@@ -291,18 +296,17 @@ class _Reader:
             state = State(_text(event.get("state")))
         except ValueError:
             raise _Malformed(f"a result of {name} in state {event.get('state')!r}") from None
-        self._since_run[name] = state
-        self._cases.setdefault(name, []).append(
-            Outcome(
-                name,
-                state,
-                seconds=_seconds(event.get("seconds")),
-                reason=_text(event.get("reason")),
-                evidence=_text(event.get("evidence")),
-                clause=_text(event.get("clause")),
-                axes=_flat(event.get("axes")),
-            )
+        result = Outcome(
+            name,
+            state,
+            seconds=_seconds(event.get("seconds")),
+            reason=_text(event.get("reason")),
+            evidence=_text(event.get("evidence")),
+            clause=_text(event.get("clause")),
+            axes=_flat(event.get("axes")),
         )
+        self._cases.setdefault(name, []).append(result)
+        self._since_run.append(result)
 
     def _end(self, event: dict[str, Any]) -> None:
         """Compares what the run counted with what is on record. pytest counts a test that passed
@@ -315,20 +319,15 @@ class _Reader:
             raise _Malformed("an end without totals")
         counted = {state: int(_seconds(count)) for state, count in totals.items()}
         failed = counted.pop("failed", 0)
-        red = sum(state.red for state in self._since_run.values())
-        if failed > red:
-            self._check(
-                "run.counts",
-                State.FAILED,
-                f"the run counted {failed} failures and errors, the stream has {red}",
+        others = sum(counted.values())
+        on_record = len({result.id for result in self._since_run})
+        red = len({result.id for result in self._since_run if result.state.red})
+        if failed > red or others > on_record:
+            reason = (
+                f"the run counted {failed} failed tests and {others} others, "
+                f"the stream has {red} failed cases of {on_record}"
             )
-        elif sum(counted.values()) > len(self._since_run):
-            self._check(
-                "run.counts",
-                State.FAILED,
-                f"the run counted {sum(counted.values())} tests that did not fail, "
-                f"the stream has {len(self._since_run)} results",
-            )
+            self._check("run.counts", State.FAILED, reason)
 
     # -- what is seen from outside
 
