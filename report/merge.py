@@ -2,31 +2,34 @@
 """From the streams of a run to a model of its results, in which each case ends in one state.
 
 A run is a folder with a folder for each kernel, or the folder of one native run; such a folder
-holds a `stream.jsonl` (helpers/stream.py), to which whoever watches a guest from outside adds:
+holds a `stream.jsonl` (helpers/stream.py), to which whoever watches the guests from outside adds:
 
     {"event": "boot",    "kernel": ..., "attempt": ..., "accelerator": ..., "why": ...}
     {"event": "lost",    "kernel": ..., "attempt": ..., "reason": "panic" | "hang" | "lost" |
-                         "limit" | "no boot", "in_flight": [ids], "console": tail}
+                         "limit" | "no boot", "detail": ..., "in_flight": [ids], "console": tail}
     {"event": "verdict", "kernel": ..., "expected_features": [...], "found_features": [...],
                          "missing": [...], "extra": [...]}
 
-A stream may hold several boots one after another, may be cut short, and may be damaged. Nothing
-of that may turn a verdict green: what is not known to have gone well is a check that did not pass.
+A stream may hold several boots, one after another or side by side, may be cut short, and may be
+damaged. Nothing of that may turn a verdict green: what is not known to have gone well is a check
+that did not pass.
 
-    vm.boot.N         the Nth boot
-    vm.lost.N         the Nth loss of a guest that had booted
+    vm.boot.N         guest N booted
+    vm.lost.N         guest N was lost after it had booted
     vm.features       the kernel has the features that it must have
     run.ended         every run came to its end, or its loss is on record
-    run.counts        the stream has a result for each test that a run counted
+    run.counts        the stream has a result for each test that the runs counted
+    run.complete      every case that a run planned was reached
     run.not_empty     the stream has results at all
-    stream.readable   all of the stream could be read
+    stream.readable   all of the stream could be read, but for lines that a loss cut short
 
-The checks of the run and the stream are there only if they do not pass.
+vm.lost and the checks of the run and the stream are there only if they do not pass.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -200,27 +203,36 @@ def merge(sources: Iterable[Source]) -> Run:
     """The results that the sources tell of."""
     readers = [_Reader(source) for source in sources]
     declared = {
-        outcome.id: outcome for reader in readers for outcome in reader.results() if outcome.clause
+        result.id: result for reader in readers for result in reader.results() if result.clause
     }
     return Run(tuple(reader.kernel(declared) for reader in readers))
 
 
 class _Reader:
-    """Reads one kernel's events in their order."""
+    """Takes one kernel's events in. Those of guests that ran side by side stand mixed, and do not
+    tell whose they are: so runs are counted, not followed."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._facts: dict[str, str] = {}
         self._started: datetime | None = None
-        self._cases: dict[str, list[Outcome]] = {}  # each with its results
-        self._checks: dict[str, list[Outcome]] = {}
-        self._lost: dict[str, Outcome] = {}  # cases in flight, with the loss
+        self._planned: set[str] = set()
         self._begun: set[str] = set()
-        self._since_run: list[Outcome] = []
-        self._open = ""  # the boot's check or "run", if one has begun and not ended
-        self._torn: list[str] = []  # what could not be read since then
+        self._cases: dict[str, list[Outcome]] = {}  # each with its results
+        self._checks: dict[str, list[Outcome]] = {}  # likewise
+        self._lost: dict[str, Outcome] = {}  # cases in flight, with the loss
+        self._runs = self._ends = self._boots = self._losses = 0
+        self._totals: Counter[str] = Counter()  # as the runs counted
         self._unreadable: list[str] = []
-        self._read()
+        for event in source.events:
+            try:
+                self._take(event)
+            except _Malformed as malformed:
+                self._unreadable.append(str(malformed))
+        self._judge_stream()
+        self._add_cases_without_result()
+        if not self._cases and not any(check.state.red for check in self._final_checks()):
+            self._check("run.not_empty", State.FAILED, "no case has a result", source.console)
 
     def results(self) -> Iterator[Outcome]:
         """Every result on record, of every case."""
@@ -234,64 +246,43 @@ class _Reader:
         for number, case in enumerate(cases):
             if not case.clause and (known := declared.get(case.id)):
                 cases[number] = replace(case, clause=known.clause, axes=known.axes)
-        checks = tuple(_final(results) for results in self._checks.values())
+        checks = tuple(self._final_checks())
         return Kernel(self._source.name, self._facts, self._started, checks, tuple(cases))
-
-    def _read(self) -> None:
-        for event in self._source.events:
-            try:
-                self._take(event)
-            except _Malformed as malformed:
-                self._torn.append(str(malformed))
-        self._close()
-        if unreadable := self._unreadable + self._torn:
-            reason = "\n".join(["parts of the stream can't be read:", *unreadable])
-            self._check("stream.readable", State.FAILED, reason)
-        for name in sorted((self._begun | self._lost.keys()) - self._cases.keys()):
-            loss = self._lost.get(name)
-            reason = f"in flight when {loss.reason}" if loss else "started and never ended"
-            evidence = loss.evidence if loss else self._source.console
-            self._cases[name] = [Outcome(name, State.CRASHED, reason=reason, evidence=evidence)]
-        if not self._cases and all(_final(c).state is State.PASSED for c in self._checks.values()):
-            reason = "no case has a result"
-            self._check("run.not_empty", State.FAILED, reason, self._source.console)
 
     def _take(self, event: dict[str, Any]) -> None:
         match event["event"]:
-            case "boot":
-                self._boot(event)
             case "run":
                 self._run(event)
+            case "plan":
+                self._planned |= set(_ids(event, "ids"))
             case "start":
-                self._begun.add(_id(event))
-                self._open = "run"
+                self._begun.add(_id(event["id"]))
             case "result":
                 self._result(event)
             case "end":
                 self._end(event)
+            case "boot":
+                self._boot(event)
             case "lost":
                 self._loss(event)
             case "verdict":
                 self._verdict(event)
             case stream.GARBLED:
-                raise _Malformed(_text(event.get("text")))
+                raise _Malformed(event["text"])
             case other:
                 raise _Malformed(f"an event of the unknown kind {other!r}")
 
     # -- what a run writes
 
     def _run(self, event: dict[str, Any]) -> None:
-        if self._open == "run":
-            self._close()
-        self._open = "run"
-        self._since_run = []
+        self._runs += 1
         if event.get("schema") != stream.SCHEMA:
             raise _Malformed(f"a run in schema {event.get('schema')!r}, not {stream.SCHEMA}")
         self._facts |= _flat(event.get("kernel"))
         self._started = self._started or _time(event.get("started"))
 
     def _result(self, event: dict[str, Any]) -> None:
-        name = _id(event)
+        name = _id(event["id"])
         try:
             state = State(_text(event.get("state")))
         except ValueError:
@@ -306,82 +297,101 @@ class _Reader:
             axes=_flat(event.get("axes")),
         )
         self._cases.setdefault(name, []).append(result)
-        self._since_run.append(result)
 
     def _end(self, event: dict[str, Any]) -> None:
-        """Compares what the run counted with what is on record. pytest counts a test that passed
-        and then failed in its teardown twice, so both counts are lower bounds."""
-        self._open = ""
-        self._unreadable += self._torn
-        self._torn = []
         totals = event.get("totals")
         if not isinstance(totals, dict):
             raise _Malformed("an end without totals")
-        counted = {state: int(_seconds(count)) for state, count in totals.items()}
-        failed = counted.pop("failed", 0)
-        others = sum(counted.values())
-        on_record = len({result.id for result in self._since_run})
-        red = len({result.id for result in self._since_run if result.state.red})
-        if failed > red or others > on_record:
-            reason = (
-                f"the run counted {failed} failed tests and {others} others, "
-                f"the stream has {red} failed cases of {on_record}"
-            )
-            self._check("run.counts", State.FAILED, reason)
+        self._ends += 1
+        for state, count in totals.items():
+            self._totals[state] += int(_seconds(count))
 
     # -- what is seen from outside
 
     def _boot(self, event: dict[str, Any]) -> None:
-        self._close()
-        self._open = self._next("vm.boot")
+        self._boots += 1
         accelerator, why = _text(event.get("accelerator")), _text(event.get("why"))
         self._facts |= {"accelerator": accelerator, "accelerator.why": why}
-        self._check(self._open, State.PASSED, f"{accelerator}: {why}")
+        self._check(f"vm.boot.{_attempt(event)}", State.PASSED, f"{accelerator}: {why}")
 
     def _loss(self, event: dict[str, Any]) -> None:
-        why = _text(event.get("reason"))
-        in_flight = [_id({"id": name}) for name in _list(event, "in_flight")]
+        attempt, in_flight = _attempt(event), _ids(event, "in_flight")
+        self._losses += 1
+        why, detail = _text(event.get("reason")), _text(event.get("detail"))
         state = State.TIMEOUT if why in ("hang", "limit") else State.CRASHED
-        reason = _LOSSES.get(why, why or _LOSSES["lost"])
+        reason = _LOSSES.get(why, why or _LOSSES["lost"]) + (f": {detail}" if detail else "")
         evidence = _text(event.get("console")) or self._source.console
-        if why == "no boot":  # the one that is open, if the boot is on record
-            self._checks.pop(self._open, None)
-            name = self._next("vm.boot")
-        else:
-            name = self._next("vm.lost")
-        self._open, self._torn = "", []
+        name = f"vm.lost.{attempt}"
+        if why == "no boot":
+            name = f"vm.boot.{attempt}"
+            self._checks.pop(name, None)  # what is on record is that it began
         told = f"{reason}; in flight: {', '.join(in_flight)}" if in_flight else reason
         self._check(name, state, told, evidence)
-        for case in (*in_flight, *self._begun - self._cases.keys()):
-            self._lost.setdefault(case, Outcome(name, state, reason=reason, evidence=evidence))
+        for case in in_flight:
+            self._lost[case] = Outcome(case, State.CRASHED, reason=reason, evidence=evidence)
 
     def _verdict(self, event: dict[str, Any]) -> None:
         missing, extra = _list(event, "missing"), _list(event, "extra")
+        if not self._runs:  # and what could not tell its features does not lack them
+            self._check("vm.features", State.SKIPPED, "the kernel came to no run")
+            return
         parts = [
-            f"{title}: {' '.join(names)}"
+            f"{title}: {' '.join(map(_text, names))}"
             for title, names in (("missing", missing), ("more than expected", extra))
             if names
         ]
         reason = "; ".join(parts) or "as expected"
         self._check("vm.features", State.FAILED if missing else State.PASSED, reason)
 
-    # -- checks
+    # -- what follows at the end of the stream
 
-    def _close(self) -> None:
-        """Something begins or the stream is over: what is still open should have ended before.
-        That its last line can't be read is no news then, no more than before a loss."""
-        if self._open:
-            what = "run" if self._open == "run" else "boot"
-            reason = f"the {what} was cut short: neither its end nor a loss is on record"
+    def _judge_stream(self) -> None:
+        begun = max(self._runs, self._boots, bool(self._begun))
+        cut = max(0, begun - self._ends - self._losses)
+        if cut:
+            reason = f"{cut} of {begun} runs cut short: neither an end nor a loss is on record"
             self._check("run.ended", State.CRASHED, reason, self._source.console)
-            self._open, self._torn = "", []
+        if len(self._unreadable) > cut + self._losses:  # each may have cut a line
+            reason = "\n".join(["parts of the stream can't be read:", *self._unreadable])
+            self._check("stream.readable", State.FAILED, reason)
+        self._compare_counts()
+
+    def _compare_counts(self) -> None:
+        """pytest counts a test that passed and then failed in its teardown twice, and a case
+        may have two results: so these are bounds, which hold for each kind of test alone."""
+        results = list(self.results())
+        red = sum(result.state.red for result in results)
+        failed = self._totals["failed"]
+        others = self._totals.total() - failed
+        if failed > red or others > len(results):
+            reason = (
+                f"the runs counted {failed} failed tests and {others} others, "
+                f"the stream has {len(results)} results and {red} of failures"
+            )
+            self._check("run.counts", State.FAILED, reason)
+
+    def _add_cases_without_result(self) -> None:
+        for name in (self._begun | self._lost.keys()) - self._cases.keys():
+            case = Outcome(name, State.CRASHED, reason="started and never ended")
+            if loss := self._lost.get(name):
+                case = replace(loss, reason=f"in flight when {loss.reason}")
+            self._cases[name] = [case]
+        unreached = self._planned - self._cases.keys()
+        for name in unreached:
+            reason = "never reached: the run was over before"
+            self._cases[name] = [Outcome(name, State.SKIPPED, reason=reason)]
+        if unreached:
+            reason = f"cases that were planned and never reached: {len(unreached)}"
+            self._check("run.complete", State.FAILED, reason)
+
+    # -- checks
 
     def _check(self, name: str, state: State, reason: str, evidence: str = "") -> None:
         outcome = Outcome(name, state, reason=reason, evidence=evidence)
         self._checks.setdefault(name, []).append(outcome)
 
-    def _next(self, name: str) -> str:
-        return f"{name}.{1 + sum(check.startswith(f'{name}.') for check in self._checks)}"
+    def _final_checks(self) -> Iterator[Outcome]:
+        yield from map(_final, self._checks.values())
 
 
 def _final(results: list[Outcome]) -> Outcome:
@@ -403,18 +413,28 @@ class _Malformed(ValueError):
         super().__init__(one_line(clean(message), 200))
 
 
-def _id(event: Mapping[str, Any]) -> str:
-    name = event.get("id")
-    if isinstance(name, str) and _ID.fullmatch(name):
-        return name
-    raise _Malformed(f"{event.get('event', 'a list')} names no case: {name!r}")
+def _id(value: object) -> str:
+    if isinstance(value, str) and _ID.fullmatch(value):
+        return value
+    raise _Malformed(f"the name of no case: {value!r}")
 
 
-def _list(event: Mapping[str, Any], key: str) -> list[str]:
+def _ids(event: Mapping[str, Any], key: str) -> list[str]:
+    return [_id(value) for value in _list(event, key)]
+
+
+def _list(event: Mapping[str, Any], key: str) -> list[object]:
     values = event.get(key)
     if isinstance(values, list):
-        return [_text(value) for value in values]
+        return values
     raise _Malformed(f"{event['event']} without a list {key!r}")
+
+
+def _attempt(event: Mapping[str, Any]) -> int:
+    number = event.get("attempt")
+    if isinstance(number, int) and 0 <= number < _LONGEST:
+        return int(number)
+    raise _Malformed(f"{event['event']} without the number of the attempt")
 
 
 def _text(value: object) -> str:

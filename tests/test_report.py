@@ -141,6 +141,29 @@ EXPECTED: dict[str, tuple[int, dict[str, dict[str, str]]]] = {
         1,
         {"6.12": {**BOOTED, READ: "passed", WRITE: "crashed", FORK: "passed", PUNCH: "crashed"}},
     ),
+    "side_by_side": (
+        1,
+        {
+            "6.12": {
+                **BOOTED,
+                "vm.boot.2": "passed",
+                "vm.lost.2": "crashed",
+                "vm.boot.3": "passed",
+                "vm.boot.4": "passed",
+                "run.complete": "failed",
+                READ: "passed",
+                WRITE: "crashed",
+                FORK: "passed",
+                PUNCH: "failed",
+                REFUSED: "skipped",
+            }
+        },
+    ),
+    "all_well_side_by_side": (
+        0,
+        {"6.12": {**BOOTED, "vm.boot.2": "passed", READ: "passed", WRITE: "passed"}},
+    ),
+    "no_image": (1, {"broken": {"vm.boot.0": "crashed", "vm.features": "skipped"}}),
     "lost_results": (1, {"6.12": {**BOOTED, "run.counts": "failed", READ: "passed"}}),
     "lost_errors": (1, {"6.12": {**BOOTED, "run.counts": "failed", READ: "passed"}}),
     "nothing_ran": (1, {"6.12": {**BOOTED, "run.not_empty": "failed"}}),
@@ -186,6 +209,11 @@ def test_the_model_knows_the_states_of_the_stream() -> None:
     assert set(stream.STATES) == {state.value for state in State}
 
 
+def test_a_kernel_that_could_not_even_be_read_says_why() -> None:
+    boot = outcome(load(GOLDEN / "no_image"), "vm.boot.0")
+    assert boot.reason == "the kernel did not boot: vmlinuz: not a kernel image"
+
+
 def test_a_panic_keeps_its_console_and_names_the_cases_in_flight() -> None:
     loss = outcome(load(GOLDEN / "panic"), "vm.lost.1")
     assert WRITE in loss.reason
@@ -207,6 +235,16 @@ def test_a_case_that_crashed_has_the_clause_and_axes_of_its_results_elsewhere() 
     run = merge([Source("a", [crashed]), Source("b", [well])])
     assert run.kernels[0].cases[0].clause == "NONE-3"
     assert run.kernels[0].cases[0].axes == {"kind": "anon"}
+
+
+def test_an_interrupted_run_is_not_green_for_what_it_did_not_reach() -> None:
+    events = [
+        {"event": "plan", "ids": [READ, WRITE]},
+        {"event": "result", "id": READ, "state": "passed"},
+        {"event": "end", "totals": {"passed": 1}},
+    ]
+    run = merge([Source("6.12", events)])
+    assert states(run)["6.12"] == {"run.complete": "failed", READ: "passed", WRITE: "skipped"}
 
 
 def test_contradicting_results_are_told() -> None:
@@ -234,8 +272,11 @@ def test_a_kernel_with_more_than_its_line_names_is_reported_and_passes() -> None
     "event",
     [
         {"event": "verdict", "kernel": "6.12"},
-        {"event": "lost", "reason": "panic", "in_flight": None},
-        {"event": "lost", "reason": "panic", "in_flight": [{"id": 1}]},
+        {"event": "boot", "attempt": "first"},
+        {"event": "lost", "attempt": 1, "reason": "panic", "in_flight": None},
+        {"event": "lost", "attempt": 1, "reason": "panic", "in_flight": [{"id": 1}]},
+        {"event": "lost", "attempt": None, "reason": "panic", "in_flight": []},
+        {"event": "plan", "ids": [1]},
         {"event": "end"},
         {"event": "result", "id": READ, "state": ["passed"]},
         {"event": "start", "id": "a b"},
@@ -437,7 +478,7 @@ def test_strange_text_anywhere_breaks_no_format(tmp_path: Path) -> None:
         case |= {"reason": STRANGE, "evidence": STRANGE, "clause": STRANGE, "seconds": 10**400}
         writer.write("result", **case)
     writer.write("result", id=STRANGE, state="passed")
-    writer.write("lost", reason=STRANGE, in_flight=["a.9"], console=STRANGE)
+    writer.write("lost", reason=STRANGE, attempt=1, in_flight=["a.9"], console=STRANGE)
     writer.write("verdict", missing=[STRANGE], extra=[STRANGE])
     writer.close()
     assert main([str(tmp_path)]) == 1
