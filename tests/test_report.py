@@ -238,7 +238,7 @@ def test_a_case_that_crashed_has_the_clause_and_axes_of_its_results_elsewhere() 
 
 
 def test_an_interrupted_run_is_not_green_for_what_it_did_not_reach() -> None:
-    events = [
+    events: list[dict[str, Any]] = [
         {"event": "plan", "ids": [READ, WRITE]},
         {"event": "result", "id": READ, "state": "passed"},
         {"event": "end", "totals": {"passed": 1}},
