@@ -35,7 +35,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from helpers import stream
 from report.text import clean, one_line
@@ -202,10 +202,17 @@ def _name(value: object) -> str:
 def merge(sources: Iterable[Source]) -> Run:
     """The results that the sources tell of."""
     readers = [_Reader(source) for source in sources]
-    declared = {
-        result.id: result for reader in readers for result in reader.results() if result.clause
-    }
+    declared: dict[str, _Declared] = {}
+    for reader in readers:
+        declared |= reader.declared
     return Run(tuple(reader.kernel(declared) for reader in readers))
+
+
+class _Declared(NamedTuple):
+    """What a case is, wherever it runs."""
+
+    clause: str
+    axes: Mapping[str, str]
 
 
 class _Reader:
@@ -213,6 +220,7 @@ class _Reader:
     tell whose they are: so runs are counted, not followed."""
 
     def __init__(self, source: Source) -> None:
+        self.declared: dict[str, _Declared] = {}
         self._source = source
         self._facts: dict[str, str] = {}
         self._started: datetime | None = None
@@ -234,17 +242,13 @@ class _Reader:
         if not self._cases and not any(check.state.red for check in self._final_checks()):
             self._check("run.not_empty", State.FAILED, "no case has a result", source.console)
 
-    def results(self) -> Iterator[Outcome]:
-        """Every result on record, of every case."""
-        for results in self._cases.values():
-            yield from results
-
-    def kernel(self, declared: Mapping[str, Outcome]) -> Kernel:
-        """The kernel's part of the model. A case that crashed took its clause and its axes
-        along: these are filled in from `declared`, the same cases' results elsewhere."""
+    def kernel(self, declared: Mapping[str, _Declared]) -> Kernel:
+        """The kernel's part of the model. The result of a case that crashed may lack its clause
+        and axes, and one that was never reached has none: `declared` is all that any kernel's
+        stream tells of cases."""
         cases = [_final(results) for _, results in sorted(self._cases.items())]
         for number, case in enumerate(cases):
-            if not case.clause and (known := declared.get(case.id)):
+            if known := declared.get(case.id):
                 cases[number] = replace(case, clause=known.clause, axes=known.axes)
         checks = tuple(self._final_checks())
         return Kernel(self._source.name, self._facts, self._started, checks, tuple(cases))
@@ -257,6 +261,7 @@ class _Reader:
                 self._planned |= set(_ids(event, "ids"))
             case "start":
                 self._begun.add(_id(event["id"]))
+                self._declare(event)
             case "result":
                 self._result(event)
             case "end":
@@ -293,10 +298,13 @@ class _Reader:
             seconds=_seconds(event.get("seconds")),
             reason=_text(event.get("reason")),
             evidence=_text(event.get("evidence")),
-            clause=_text(event.get("clause")),
-            axes=_flat(event.get("axes")),
         )
         self._cases.setdefault(name, []).append(result)
+        self._declare(event)
+
+    def _declare(self, event: dict[str, Any]) -> None:
+        if clause := _text(event.get("clause")):
+            self.declared[event["id"]] = _Declared(clause, _flat(event.get("axes")))
 
     def _end(self, event: dict[str, Any]) -> None:
         totals = event.get("totals")
@@ -359,7 +367,7 @@ class _Reader:
     def _compare_counts(self) -> None:
         """pytest counts a test that passed and then failed in its teardown twice, and a case
         may have two results: so these are bounds, which hold for each kind of test alone."""
-        results = list(self.results())
+        results = [result for results in self._cases.values() for result in results]
         red = sum(result.state.red for result in results)
         failed = self._totals["failed"]
         others = self._totals.total() - failed

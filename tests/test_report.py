@@ -237,6 +237,12 @@ def test_a_case_that_crashed_has_the_clause_and_axes_of_its_results_elsewhere() 
     assert run.kernels[0].cases[0].axes == {"kind": "anon"}
 
 
+def test_a_case_that_never_ended_has_the_clause_of_its_start() -> None:
+    start = {"event": "start", "id": READ, "clause": "NONE-3", "axes": {"kind": "anon"}}
+    (case,) = only(merge([Source("a", [start])])).cases
+    assert (case.state, case.clause, case.axes) == (State.CRASHED, "NONE-3", {"kind": "anon"})
+
+
 def test_an_interrupted_run_is_not_green_for_what_it_did_not_reach() -> None:
     events: list[dict[str, Any]] = [
         {"event": "plan", "ids": [READ, WRITE]},
