@@ -38,7 +38,7 @@ HUGETLB_MARKER = Page.WP
 
 
 class Unproven(Exception):
-    """The arrangement isn't what the case needs, and why: nothing can be learnt from a run."""
+    """The machine could not give what the arrangement needs (huge pages), and what to do."""
 
 
 class Touch:
@@ -193,6 +193,11 @@ class Region:
         """The tested page and its two neighbours, which are in the same state."""
         return range(self.page - 1, self.page + 2)
 
+    @property
+    def unit(self) -> range:
+        """The pages to protect so that no huge page is split: the PMD with THP, else `near`."""
+        return self.pmd if self.setup.thp else self.near
+
     def span(self, pages: range | int | None) -> tuple[int, int]:
         """Start address and length in bytes of pages: a range, one, or the tested one."""
         if isinstance(pages, range):
@@ -308,7 +313,7 @@ class Region:
     def _expect_completed(pending: Pending) -> None:
         answer = pending.result()
         if answer.signal or answer.error:
-            raise Unproven(f"the arrangement's {pending.step.name} ended with {answer}")
+            raise AssertionError(f"the arrangement's {pending.step.name} ended with {answer}")
 
     # -- looks
 

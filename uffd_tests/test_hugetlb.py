@@ -27,7 +27,7 @@ def test_reading_a_marker_maps_the_protected_page(mem):
     assert mem.changed() == {mem.page}
 
 
-@case("HTLB-3", kinds=HUGETLB, states=(populated,), features=FEATURES)
+@case("HTLB-3", kinds=HUGETLB, states=(*NOT_MAPPED, populated), features=FEATURES)
 def test_dontneed_leaves_a_marker(mem):
     mem.protect()
     mem.advise(Advice.DONTNEED)

@@ -52,6 +52,13 @@ def test_dontneed_leaves_a_marker(mem):
     assert Page.WP in mem.look()
 
 
+@case("SHM-3", kinds=SHMEM, states=NOT_MAPPED, features=FEATURES)
+def test_dontneed_keeps_a_marker(mem):
+    mem.protect()
+    mem.advise(Advice.DONTNEED)
+    assert mem.look() == MARKER
+
+
 @case("SHM-3", kinds=SHARED_SHMEM, states=(*POPULATED, cached), features=SYNC)
 def test_write_after_dontneed_still_raises_a_message(mem):
     mem.protect()

@@ -60,3 +60,14 @@ def test_async_write_keeps_the_others_protected(mem):
     assert mem.store().silent
     assert {mem.look(page) for page in mem.pmd if page != mem.page} == {ZERO_PAGE | Page.WP}
     assert Page.ZERO not in mem.look()
+
+
+@case("ZERO-8", kinds=ANON, states=(huge_zero_page,), features=SYNC)
+def test_write_to_the_huge_zero_page_is_resolved_page_by_page(mem):
+    mem.protect(mem.pmd)
+    write = mem.store()
+    assert write.message == mem.wp_fault()
+    assert mem.protected() == set(mem.pmd)
+    mem.unprotect()
+    assert write.completes()
+    assert mem.protected() == set(mem.pmd) - {mem.page}
