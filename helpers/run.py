@@ -66,11 +66,12 @@ def _keep_khugepaged_busy(root: Subject) -> None:
 
     It scans the address spaces that asked for huge pages one after another, 4096 pages at a
     time, and would collapse what a case has arranged. The root's address space is before those
-    of its children, and this range, of which nothing is ever mapped, takes it hours.
+    of its children, and this range, of which one page is ever mapped, takes it hours.
     """
     start, size = 32 << 40, 16 << 40  # above the arena
     try:
-        root.mmap(size, Prot.NONE, Map.PRIVATE | Map.ANONYMOUS | Map.NORESERVE, at=start)
+        root.mmap(size, Prot.RW, Map.PRIVATE | Map.ANONYMOUS | Map.NORESERVE, at=start)
+        root.main.store(start, 1).result()  # it passes over what was never written to
         root.madvise(start, size, Advice.HUGEPAGE)
         root.madvise(start, size, Advice.DONTFORK)
     except OSError:
