@@ -52,6 +52,7 @@ class Machine:
     pmd_bytes: int  # of a PMD-mapped THP; 0 without THP
     zero_page_knob: bool  # huge zero pages are used
     pagemap_scan: bool
+    user_mode: bool  # UFFD_USER_MODE_ONLY is known
     kpageflags: bool  # /proc/kpageflags can be read
     advices: frozenset[Advice]  # those that madvise(2) knows
     droppable: bool  # MAP_DROPPABLE is known
@@ -127,6 +128,7 @@ def probe(root: Subject) -> Machine:
             pmd_bytes=int(procfs.read(THP_KNOBS / "hpage_pmd_size", "0")),
             zero_page_knob=procfs.read(THP_KNOBS / "use_zero_page") == "1",
             pagemap_scan=_scans(subject),
+            user_mode=_answers(lambda: Userfaultfd.open(subject, Access.USER_MODE_ONLY).close()),
             kpageflags=os.access("/proc/kpageflags", os.R_OK) and os.geteuid() == 0,
             advices=frozenset(
                 advice for advice in Advice if _answers(partial(subject.madvise, start, 0, advice))
@@ -178,6 +180,9 @@ ROOT = Need(lambda m: m.privileged, "needs root: run as root")
 DEVICE_OPEN = Need(
     lambda _: os.access(DEVICE, os.R_OK | os.W_OK),
     f"{DEVICE} is absent or closed: boot Linux 6.1 or later, and run as root",
+)
+USER_MODE = Need(
+    lambda m: m.user_mode, "the kernel has no UFFD_USER_MODE_ONLY: boot Linux 5.11 or later"
 )
 PAGEMAP_WP = Need(
     lambda m: m.pagemap_wp, "pagemap doesn't show uffd-wp (bit 57): boot Linux 5.14 or later"

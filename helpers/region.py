@@ -26,6 +26,7 @@ from helpers.uapi import (
     Event,
     FaultFlag,
     ProtectMode,
+    RegisterMode,
 )
 from helpers.uffd import Message, Userfaultfd
 
@@ -124,7 +125,7 @@ class Region:
         self.size = count * self.page_bytes
         self._boundary = boundary
         self.pages = range(count)
-        self.registered = False
+        self.registered = False  # for write-protect
         self._before: list[int] = []
 
     def __repr__(self) -> str:
@@ -165,7 +166,7 @@ class Region:
     def register(self) -> None:
         """Registers the whole mapping, in the setup's mode."""
         self.ioctls = self.uffd.register(self.start, self.size, self.setup.mode)
-        self.registered = True
+        self.registered = RegisterMode.WP in self.setup.mode
 
     def remember(self) -> None:
         """Takes the present state as the one that `changed` compares with."""
