@@ -18,7 +18,7 @@ try:
 except build.BuildError as failure:
     pytest.exit(str(failure), returncode=pytest.ExitCode.USAGE_ERROR)
 
-from helpers import arrange, hugepages, known_issues
+from helpers import arrange, hugepages, known_issues, stream
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared
 from helpers.machine import Machine, advice
@@ -43,6 +43,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--stream", metavar="FILE", type=Path, help="append the result stream (JSON lines) to FILE"
     )
+    group.addoption(
+        "--skip-done",
+        metavar="FILE",
+        type=Path,
+        help="leave out the cases that have a result in this stream",
+    )
+    group.addoption(
+        "--shard",
+        metavar="K/N",
+        type=_shard,
+        default=(1, 1),
+        help="only every Nth case, beginning with the Kth: one of N runs that share the work",
+    )
     group.addoption("--strict-skips", action="store_true", help="a skipped case fails")
     group.addoption(
         "--case-timeout",
@@ -51,6 +64,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=10.0,
         help="how long a case may wait for its subject (default: 10)",
     )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not 1 <= int(number) <= int(count):
+        raise ValueError(text)
+    return int(number), int(count)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,11 +102,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     _mark_known_issues(items)
     patterns = config.getoption("case")
-    if not patterns:
-        return
+    done = stream.ended(stream.read(path)) if (path := config.getoption("skip_done")) else set()
+    number, count = config.getoption("shard")
+    mine = {item.nodeid for item in items[number - 1 :: count]}
 
     def wanted(item: pytest.Item) -> bool:
-        return any(fnmatchcase(canonical_id(item.nodeid), pattern) for pattern in patterns)
+        name = canonical_id(item.nodeid)
+        chosen = not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+        return chosen and item.nodeid in mine and name not in done
 
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = filter(wanted, items)

@@ -86,6 +86,11 @@ class Results:
                 "run", schema=SCHEMA, kernel=facts, command=sys.argv, started=time.time()
             )
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self.run.stream and not self.is_worker and not self.config.getoption("collectonly"):
+            ids = [canonical_id(item.nodeid) for item in session.items if is_case(item)]
+            self.run.stream.write("plan", sync=False, ids=ids)
+
     def pytest_report_header(self) -> list[str]:
         return mail.headline(self.run.machine)
 

@@ -2,11 +2,13 @@
 """The result stream: JSON lines, each written with one write(2) and synced as it ends.
 
     {"event": "run",    "schema": 1, "kernel": {...}, "command": [...], "started": ...}
+    {"event": "plan",   "ids": [...]}
     {"event": "start",  "id": ..., "clause": ..., "axes": {...}, "worker": ...}
     {"event": "result", "id": ..., "clause": ..., "axes": {...}, "state": ..., "seconds": ...,
                         "reason": ..., "evidence": ...}
     {"event": "end",    "totals": {...}}
 
+`plan` names the cases that a process is going to run; under xdist there is none.
 States: passed, failed, skipped, xfailed, timeout, crashed. Any number of processes append
 to one file; a case that has started and has no result was in flight when the run was lost. The
 result of a case that took its worker along has no clause, axes, seconds or evidence.
@@ -83,7 +85,12 @@ def _events(line: str) -> Iterator[dict[str, Any]]:
             yield {"event": GARBLED, "text": text[end:][:_EXCERPT]}
 
 
+def ended(events: list[dict[str, Any]]) -> set[str]:
+    """The ids of the cases that have a result."""
+    return {event["id"] for event in events if event["event"] == "result"}
+
+
 def in_flight(events: list[dict[str, Any]]) -> list[str]:
     """The ids of cases that have started and have no result."""
-    ended = {event["id"] for event in events if event["event"] == "result"}
-    return [e["id"] for e in events if e["event"] == "start" and e["id"] not in ended]
+    done = ended(events)
+    return [e["id"] for e in events if e["event"] == "start" and e["id"] not in done]

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""usage: ./run-in-vm.sh [OPTION...] [KERNEL...] [-- PYTEST-ARGUMENT...]
+
+Boots kernels and runs the suite in each. KERNEL is a name of kernels.txt, a shell pattern of
+such names, or the path of a bzImage, a kernel build tree, a .deb, or a folder with an unpacked
+kernel package; without one, all of kernels.txt. What follows -- goes to pytest: -k, -x, files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import build
+from vm import initramfs, kernels, packages, qemu
+from vm.campaign import Campaign, Setting
+from vm.errors import VmError
+from vm.kernels import Kernel, KernelFiles
+from vm.progress import Progress
+
+PROJECT = Path(__file__).resolve().parent.parent
+_USAGE, _INTERRUPTED = 2, 130
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    kernels: list[Kernel]
+    arguments: list[str]
+    results: Path
+    minutes: float
+    fresh: bool
+
+
+def _request(words: list[str]) -> Request:
+    split = words.index("--") if "--" in words else len(words)
+    parser = argparse.ArgumentParser(
+        prog="run-in-vm.sh",
+        usage=(__doc__ or "").removeprefix("usage: "),
+        allow_abbrev=False,
+    )
+    parser.add_argument("wanted", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--kernels",
+        type=Path,
+        metavar="FILE",
+        default=PROJECT / "kernels.txt",
+        help="another list of kernels",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FOLDER",
+        default=PROJECT / "results",
+        help="where the run's folder is made (default: results)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="MINUTES",
+        default=60.0,
+        help="for each kernel (default: 60)",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="fetch the newest packages, though the cache has some"
+    )
+    options = parser.parse_args(words[:split])
+    listed = kernels.load(options.kernels)
+    chosen = kernels.choose(listed, options.wanted) if options.wanted else listed
+    if not chosen:
+        raise VmError(f"{options.kernels} lists no kernel")
+    return Request(chosen, words[split + 1 :], options.results, options.limit, options.fresh)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _slots() -> int:
+    """How many guests may run side by side: one for each CPU, as far as memory goes."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    by_memory = pages // ((qemu.MEMORY_MIB + 512) << 20)
+    return max(1, min(len(os.sched_getaffinity(0)), by_memory))
+
+
+def _files(campaign: Campaign, request: Request) -> KernelFiles | None:
+    """A kernel's files; that there are none is its result."""
+    kernel = campaign.kernel
+    try:
+        if isinstance(kernel.source, packages.Package):
+            campaign.stage = "fetches"
+        files = kernel.files(fresh=request.fresh)
+        _say(f"{kernel.name}: {files.release}, {files.image}")
+    except VmError as error:
+        _say(f"{kernel.name}: {error}")
+        campaign.unbootable(str(error))
+        return None
+    campaign.stage = "waits"
+    return files
+
+
+async def _run(request: Request, folder: Path, scratch: Path) -> list[Campaign]:
+    """Runs the suite in guests of all kernels."""
+    campaigns = [Campaign(kernel, folder / kernel.name) for kernel in request.kernels]
+    files = {c.kernel.name: found for c in campaigns if (found := _files(c, request))}
+    if not files:
+        return campaigns
+    accelerator = await qemu.choose(next(iter(files.values())))
+    slots = _slots()
+    shards = max(min(2, slots), slots // len(files))
+    _say(
+        f"accelerator: {accelerator.name}, because {accelerator.why}; "
+        f"{slots} guests side by side, {shards} for each kernel"
+    )
+    bytecode = packages.cache().parent / "bytecode"
+    initramfs.compile_bytecode(PROJECT, bytecode)
+    base = scratch / "base"
+    with base.open("wb") as file:
+        initramfs.write_base(file, PROJECT, build.built(), bytecode)
+    setting = Setting(
+        project=PROJECT,
+        base=base,
+        bytecode=bytecode,
+        scratch=scratch,
+        arguments=request.arguments,
+        accelerator=accelerator,
+        seconds=request.minutes * 60,
+        slots=asyncio.Semaphore(slots),
+    )
+    progress = Progress(campaigns)
+    shown = asyncio.create_task(progress.show())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for campaign in campaigns:
+                if found := files.get(campaign.kernel.name):
+                    group.create_task(campaign.run(found, setting, shards))
+    finally:
+        shown.cancel()
+        progress.end()
+    return campaigns
+
+
+def _make_folder(results: Path) -> Path:
+    folder = results / f"vm-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+    folder.mkdir(parents=True)
+    return folder.resolve()
+
+
+def _verdict(folder: Path, campaigns: list[Campaign]) -> int:
+    """The run's exit code: the merged report's, where there is that package."""
+    if importlib.util.find_spec("report"):
+        return subprocess.run(
+            [sys.executable, "-m", "report", str(folder)], cwd=PROJECT, check=False
+        ).returncode
+    return int(any(campaign.failed for campaign in campaigns))
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first of what went wrong at the same time."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _terminated(*_: object) -> None:
+    """Treats a request to end as Ctrl-C, which asyncio knows how to pass on."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def main(words: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGHUP, _terminated)
+    folder = None
+    try:
+        request = _request(words)
+        folder = _make_folder(request.results)
+        _say(f"results: {folder}")
+        with tempfile.TemporaryDirectory(prefix="uffd-wp-vm-") as scratch:
+            campaigns = asyncio.run(_run(request, folder, Path(scratch)))
+        return _verdict(folder, campaigns)
+    except KeyboardInterrupt:
+        kept = f"; what was done is in {folder}" if folder else ""
+        _say(f"run-in-vm.sh: interrupted{kept}")
+        return _INTERRUPTED
+    except Exception as caught:
+        error = _first(caught)
+        if not isinstance(error, (VmError, OSError, build.BuildError)):
+            raise
+        _say(f"run-in-vm.sh: {error}")
+        return _USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

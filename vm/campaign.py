@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One kernel's way to its verdict: guests that take shares of the cases, and what becomes of them.
+
+A guest that is lost is booted again and goes on with the cases that have no result; those that
+were in flight are on record as crashed. All that guests stream, and what the host knows, comes
+together in the kernel's `stream.jsonl`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from helpers.stream import Stream
+from vm import init, initramfs, modules
+from vm.errors import VmError
+from vm.kernels import Kernel, KernelFiles
+from vm.qemu import PANIC, Accelerator, Guest, command_line
+from vm.tail import Tail
+
+# A kernel that loses more guests than this has made its point.
+MOST_LOST = 24
+_TAIL_LINES, _TAIL_CHARACTERS = 60, 12_000
+_FAILURES = ("failed", "timeout", "crashed")
+_NOTHING_RAN = 5  # pytest's exit code
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long is waited for what, in seconds: an emulated CPU is ten times slower and more."""
+
+    boot: float  # from the start of QEMU to pytest's first event
+    silence: float  # from one event to the next
+    stuck: float  # pytest's own limit for a test, helpers' faulthandler
+    case: float  # for a subject's answer
+
+    @classmethod
+    def of(cls, accelerator: Accelerator) -> Patience:
+        return cls(60, 90, 60, 10) if accelerator.kvm else cls(180, 200, 150, 40)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all campaigns of a run have in common."""
+
+    project: Path
+    base: Path  # the archive that all guests share
+    bytecode: Path
+    scratch: Path
+    arguments: list[str]  # pytest's
+    accelerator: Accelerator
+    seconds: float  # for each kernel
+    slots: asyncio.Semaphore  # as many as guests may run side by side
+
+
+@dataclass
+class Loss:
+    """How a guest was lost."""
+
+    reason: str  # panic, hang, lost, limit, no boot
+    detail: str
+    tail: str
+
+
+@dataclass
+class Campaign:
+    """A kernel's run."""
+
+    kernel: Kernel
+    folder: Path
+    stage: str = "waits"
+    states: Counter[str] = field(default_factory=Counter)
+    found: list[str] | None = None
+    planned: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+    losses: list[Loss] = field(default_factory=list)
+    began: float | None = None
+    first_result: float | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    _attempts: int = 0
+    _deadline: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True)
+        self.stream = Stream(self.folder / "stream.jsonl")
+
+    @property
+    def failures(self) -> int:
+        return sum(self.states[state] for state in _FAILURES)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything at all went wrong."""
+        return bool(self.failures or self.losses or self.missing or not self.ended)
+
+    @property
+    def missing(self) -> list[str]:
+        """The features that the list says the kernel has, and that it hasn't."""
+        return [name for name in self.kernel.features or () if name not in (self.found or ())]
+
+    # -- the way
+
+    async def run(self, files: KernelFiles, setting: Setting, shards: int) -> None:
+        """Runs all cases on the kernel. Raises VmError, or OSError where results can't be kept."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(shards):
+                group.create_task(self._shard(files, setting, f"{number + 1}/{shards}"))
+        self.verdict()
+
+    def unbootable(self, why: str) -> None:
+        """Records a kernel that there is nothing to boot of."""
+        self._lost(Loss("no boot", why, ""), [])
+        self.verdict()
+
+    def verdict(self) -> None:
+        expected, found = self.kernel.features, self.found or []
+        extra = [name for name in found if name not in expected] if expected is not None else []
+        self.stream.write(
+            "verdict",
+            kernel=self.kernel.name,
+            expected_features=list(expected or ()),
+            found_features=found,
+            missing=self.missing,
+            extra=extra,
+        )
+        self.stage = "done"
+        self.seconds = time.monotonic() - self.began if self.began else 0.0
+        if self.missing:
+            self.notes.append(f"lacks {' '.join(self.missing)}, which its line names")
+        if extra:
+            self.notes.append(f"has more than its line names: {' '.join(extra)}")
+
+    async def _shard(self, files: KernelFiles, setting: Setting, shard: str) -> None:
+        """Boots guests until the shard's cases all have ended."""
+        async with setting.slots:
+            if self.began is None:
+                self.began = time.monotonic()
+                self._deadline = self.began + setting.seconds
+            fruitless = 0  # guests lost in succession without a single case ended by them
+            while fruitless < 2 and len(self.losses) < MOST_LOST:
+                boot = Boot(self, files, setting, shard, self._next(), verbose=fruitless > 0)
+                loss = await boot.run()
+                if loss is None:
+                    return
+                self._lost(loss, boot.in_flight, boot.attempt)
+                fruitless = 0 if boot.ended or boot.in_flight else fruitless + 1
+                if loss.reason == "limit":
+                    break
+            self._abandon(boot.unrun())
+
+    def _next(self) -> int:
+        self._attempts += 1
+        return self._attempts
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Takes over an event of a guest."""
+        match event:
+            case {"event": "plan", "ids": list(ids)}:
+                self.planned.update(ids)
+                self.stage = "runs"
+                return  # it would make up half of the file
+            case {"event": "run", "kernel": {"features": list(features)}}:
+                self.found = features
+            case {"event": "result", "id": str(name), "state": str(state)}:
+                self.first_result = self.first_result or time.monotonic()
+                if name not in self.ended:
+                    self.states[state] += 1
+                self.ended.add(name)
+        fields = {key: value for key, value in event.items() if key not in ("event", "sync")}
+        self.stream.write(event["event"], sync=False, **fields)
+
+    def _lost(self, loss: Loss, in_flight: list[str], attempt: int = 0) -> None:
+        self.losses.append(loss)
+        self.stream.write(
+            "lost",
+            kernel=self.kernel.name,
+            attempt=attempt,
+            reason=loss.reason,
+            in_flight=in_flight,
+            console=loss.tail,
+        )
+        what = f" during {', '.join(in_flight)}" if in_flight else ""
+        self.notes.append(f"{loss.reason}{what}: {loss.detail}")
+        for name in in_flight:
+            self._crashed(name, f"the guest was lost ({loss.reason}): {loss.detail}", loss.tail)
+
+    def _abandon(self, unrun: list[str]) -> None:
+        for name in unrun:
+            reason = f"never ran: guests were lost {len(self.losses)} times, or the time was up"
+            self._crashed(name, reason, "")
+
+    def _crashed(self, name: str, reason: str, evidence: str) -> None:
+        event = {"event": "result", "id": name, "state": "crashed", "reason": reason}
+        self.take({**event, "clause": "", "axes": {}, "seconds": 0.0, "evidence": evidence})
+
+
+class Boot:
+    """One guest: from its initramfs to its end."""
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        files: KernelFiles,
+        setting: Setting,
+        shard: str,
+        attempt: int,
+        *,
+        verbose: bool,
+    ) -> None:
+        self.campaign = campaign
+        self.files = files
+        self.setting = setting
+        self.shard = shard
+        self.attempt = attempt
+        self.ended: set[str] = set()
+        self.in_flight: list[str] = []
+        self._verbose = verbose
+        self._planned: list[str] = []
+        self._over = False
+        self._share = campaign.folder / f"guest-{attempt}"
+        self._tail = Tail(self._share / "stream.jsonl")
+        self._patience = Patience.of(setting.accelerator)
+
+    def unrun(self) -> list[str]:
+        """The cases that the guest was to run and hasn't."""
+        return [name for name in self._planned if name not in self.campaign.ended]
+
+    async def run(self) -> Loss | None:
+        """Boots the guest and waits for its end; None when it has done all it was to do."""
+        campaign, setting = self.campaign, self.setting
+        self._share.mkdir()
+        done = self._share / "done.jsonl"
+        if campaign.ended:
+            shutil.copyfile(campaign.folder / "stream.jsonl", done)
+        if not campaign.planned:
+            campaign.stage = "boots"
+        campaign.stream.write(
+            "boot",
+            kernel=campaign.kernel.name,
+            attempt=self.attempt,
+            accelerator=setting.accelerator.name,
+            why=setting.accelerator.why,
+        )
+        initrd = setting.scratch / f"{campaign.kernel.name}-{self.attempt}"
+        self._write_initrd(initrd, done)
+        guest = await Guest.boot(
+            self.files,
+            setting.accelerator,
+            initrd,
+            command_line(setting.accelerator, setting.bytecode, verbose=self._verbose),
+            self._share,
+            self._share / "console.log",
+            cpus=2 if setting.accelerator.kvm else 1,
+        )
+        try:
+            return await self._watch(guest)
+        finally:
+            await guest.end()
+            initrd.unlink()
+            with (campaign.folder / "console.log").open("a") as log:
+                log.write(f"--- guest {self.attempt}\n{guest.log()}")
+
+    def _write_initrd(self, path: Path, done: Path) -> None:
+        patience, setting = self._patience, self.setting
+        shutil.copyfile(setting.base, path)
+        images = modules.ordered(self.files.modules())
+        arguments = ["-p", "no:cacheprovider", "-q", f"--stream={self._share}/stream.jsonl"]
+        arguments += [f"--case-timeout={patience.case:g}", f"--shard={self.shard}"]
+        arguments += ["-o", f"faulthandler_timeout={patience.stuck:g}"]
+        arguments += [f"--skip-done={done}"] if done.exists() else []
+        plan = init.Plan(
+            project=str(setting.project),
+            results=str(self._share),
+            bytecode=str(setting.bytecode),
+            arguments=arguments + setting.arguments,
+            modules=list(images),
+        )
+        with path.open("ab") as file:
+            archive = initramfs.Archive(file)
+            archive.text(str(init.PLAN), json.dumps(plan).encode())
+            for name, image in images.items():
+                archive.text(str(init.MODULES / name), image)
+            if self.files.config:
+                config = f"/boot/config-{self.files.release}"
+                archive.text(config, self.files.config.read_bytes())
+            archive.close()
+
+    async def _watch(self, guest: Guest) -> Loss | None:
+        """Follows the guest to its end."""
+        begun = heard = time.monotonic()
+        while True:
+            gone = guest.gone
+            status = self._status()
+            if self._take_news():
+                heard = time.monotonic()
+            if status is not None:
+                return self._judge(status, guest)
+            now = time.monotonic()
+            if gone:
+                return self._loss(guest, *self._why_gone(guest, await guest.end()))
+            if now > self.campaign._deadline:
+                limit = f"the limit of {self.setting.seconds / 60:g} minutes for a kernel"
+                return self._loss(guest, "limit", limit)
+            patience = self._patience.silence if self._planned else self._patience.boot
+            if now - (heard if self._planned else begun) > patience:
+                await guest.interrupt()
+                await self._last_words(guest)
+                reason = "hang" if self._planned else "no boot"
+                return self._loss(guest, reason, f"nothing was heard of it for {patience:g} s")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _last_words(self, guest: Guest) -> None:
+        """Gives a kernel that was interrupted the time to say where it was."""
+        for _ in range(50):
+            if guest.gone:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        self._take_news()
+
+    def _take_news(self) -> bool:
+        news = self._tail.news()
+        for event in news:
+            match event:
+                case {"event": "plan", "ids": list(ids)}:
+                    self._planned = ids
+                case {"event": "start", "id": str(name)}:
+                    self.in_flight.append(name)
+                case {"event": "result", "id": str(name)}:
+                    self.ended.add(name)
+                    self.in_flight = [other for other in self.in_flight if other != name]
+                case {"event": "end"}:
+                    self._over = True
+            self.campaign.take(event)
+        return bool(news)
+
+    def _status(self) -> int | None:
+        try:
+            return int((self._share / init.STATUS).read_text())
+        except (FileNotFoundError, ValueError):
+            return None  # not yet, or not wholly written
+
+    def _judge(self, status: int, guest: Guest) -> Loss | None:
+        """What pytest's end means."""
+        if self._over:
+            return None
+        output = self._output()
+        if status in (2, 3, 4) and not self.in_flight:
+            last = output.splitlines()[-1] if output else "no output"
+            raise VmError(f"pytest ended with exit code {status} in the guest: {last}")
+        return self._loss(guest, "lost", f"pytest ended with exit code {status}: {output[-400:]}")
+
+    def _output(self) -> str:
+        try:
+            return (self._share / init.OUTPUT).read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+
+    def _why_gone(self, guest: Guest, said: str) -> tuple[str, str]:
+        """Reason and detail for a guest whose QEMU has ended."""
+        lines = guest.log().splitlines()
+        panic = next((line for line in lines if PANIC in line), None)
+        complaint = next((line for line in lines if init.COMPLAINT in line), None)
+        if complaint and not self._planned:
+            return "no boot", complaint.partition(init.COMPLAINT)[2]
+        if not self._planned:
+            last = said.splitlines()[:1] or ([panic] if panic else lines[-1:])
+            return "no boot", last[0] if last else "QEMU ended without a word"
+        if panic:
+            return "panic", panic.partition(PANIC)[2].lstrip(": ") or panic
+        return "lost", said or "QEMU ended"
+
+    def _loss(self, guest: Guest, reason: str, detail: str) -> Loss:
+        tail = "\n".join(guest.log().splitlines()[-_TAIL_LINES:])
+        return Loss(reason, detail, tail[-_TAIL_CHARACTERS:])
