@@ -9,6 +9,7 @@ pytest's exit code, as the last of them, into the file `status` there.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -119,6 +120,8 @@ def _run_pytest(plan: Plan) -> NoReturn:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    # the cyclic garbage collector would look through all collected cases time and again
+    gc.set_threshold(100_000, 50, 1000)
     sys.argv = ["pytest", *plan["arguments"]]
     sys.path[0] = plan["project"]
     code = 1
