@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # check   the conformance cases on the running kernel
 # test    the project's own tests
+# vm      the cases on the kernels of kernels.txt, in guests (VM names kernels or options)
+# drills  the project's tests that boot guests, which take minutes
 # bench   the suite's speed beside the kernel's own selftests
 # ARGS    goes to pytest: make check ARGS='-k none_pte -x'
 
@@ -9,7 +11,7 @@ VENV   := .venv
 READY  := $(VENV)/ready
 RUN    := results/$(shell date +%Y%m%dT%H%M%S)-$(shell echo $$PPID)
 
-.PHONY: check test bench clean
+.PHONY: check test vm drills bench clean
 
 check: $(READY)
 	@mkdir -p $(RUN) && ln -sfn $(notdir $(RUN)) results/latest
@@ -20,7 +22,13 @@ test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -q tests $(ARGS)
+	$(VENV)/bin/python -m pytest -q tests -m 'not vm' $(ARGS)
+
+vm:
+	./run-in-vm.sh $(VM) -- $(ARGS)
+
+drills: $(READY)
+	$(VENV)/bin/python -m pytest -q tests -m vm $(ARGS)
 
 bench: $(READY)
 	$(VENV)/bin/python -m bench.selftests $(ARGS)

@@ -39,6 +39,7 @@ class Request:
     arguments: list[str]
     results: Path
     minutes: float
+    silence: float | None
     fresh: bool
 
 
@@ -72,6 +73,12 @@ def _request(words: list[str]) -> Request:
         help="for each kernel (default: 60)",
     )
     parser.add_argument(
+        "--silence",
+        type=float,
+        metavar="SECONDS",
+        help="a guest hangs that has said nothing for so long (default: 60 with KVM, else 150)",
+    )
+    parser.add_argument(
         "--fresh", action="store_true", help="fetch the newest packages, though the cache has some"
     )
     options = parser.parse_args(words[:split])
@@ -79,7 +86,14 @@ def _request(words: list[str]) -> Request:
     chosen = kernels.choose(listed, options.wanted) if options.wanted else listed
     if not chosen:
         raise VmError(f"{options.kernels} lists no kernel")
-    return Request(chosen, words[split + 1 :], options.results, options.limit, options.fresh)
+    return Request(
+        kernels=chosen,
+        arguments=words[split + 1 :],
+        results=options.results,
+        minutes=options.limit,
+        silence=options.silence,
+        fresh=options.fresh,
+    )
 
 
 def _say(text: str) -> None:
@@ -97,15 +111,16 @@ def _files(campaign: Campaign, request: Request) -> KernelFiles | None:
     """A kernel's files; that there are none is its result."""
     kernel = campaign.kernel
     try:
-        if isinstance(kernel.source, packages.Package):
-            campaign.stage = "fetches"
+        if isinstance(kernel.source, packages.Package) and (
+            request.fresh or not kernel.source.cached.is_dir()
+        ):
+            _say(f"{kernel.name}: fetching {kernel.source.pattern} of {kernel.source.suite}")
         files = kernel.files(fresh=request.fresh)
         _say(f"{kernel.name}: {files.release}, {files.image}")
     except VmError as error:
         _say(f"{kernel.name}: {error}")
         campaign.unbootable(str(error))
         return None
-    campaign.stage = "waits"
     return files
 
 
@@ -135,6 +150,7 @@ async def _run(request: Request, folder: Path, scratch: Path) -> list[Campaign]:
         arguments=request.arguments,
         accelerator=accelerator,
         seconds=request.minutes * 60,
+        silence=request.silence,
         slots=asyncio.Semaphore(slots),
     )
     progress = Progress(campaigns)

@@ -28,7 +28,7 @@ from vm.tail import Tail
 MOST_LOST = 24
 _TAIL_LINES, _TAIL_CHARACTERS = 60, 12_000
 _FAILURES = ("failed", "timeout", "crashed")
-_NOTHING_RAN = 5  # pytest's exit code
+_USAGE_ERROR = 4  # pytest's exit code
 _POLL_SECONDS = 0.1
 # What pytest does for each test that a guest has no use for: faulthandler starts a thread each
 # time, a fifth of a case's time under emulation, while the host watches the guest anyway.
@@ -45,8 +45,11 @@ class Patience:
     case: float  # for a subject's answer
 
     @classmethod
-    def of(cls, accelerator: Accelerator) -> Patience:
-        return cls(60, 60, 10) if accelerator.kvm else cls(180, 150, 40)
+    def of(cls, accelerator: Accelerator, silence: float | None) -> Patience:
+        """What suits an accelerator; `silence`, where it is given, is the user's own."""
+        if accelerator.kvm:
+            return cls(boot=60, silence=silence or 60, case=10)
+        return cls(boot=180, silence=silence or 150, case=40)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Setting:
     arguments: list[str]  # pytest's
     accelerator: Accelerator
     seconds: float  # for each kernel
+    silence: float | None  # of a guest, after which it is held to hang
     slots: asyncio.Semaphore  # as many as guests may run side by side
 
 
@@ -120,7 +124,7 @@ class Campaign:
 
     def unbootable(self, why: str) -> None:
         """Records a kernel that there is nothing to boot of."""
-        self._lost(Loss("no boot", why, ""), [])
+        self.lost(Loss("no boot", why, ""), [])
         self.verdict()
 
     def verdict(self) -> None:
@@ -153,7 +157,7 @@ class Campaign:
                 loss = await boot.run()
                 if loss is None:
                     return
-                self._lost(loss, boot.in_flight, boot.attempt)
+                self.lost(loss, boot.in_flight, boot.attempt)
                 fruitless = 0 if boot.ended or boot.in_flight else fruitless + 1
                 if loss.reason == "limit":
                     break
@@ -180,7 +184,8 @@ class Campaign:
         fields = {key: value for key, value in event.items() if key not in ("event", "sync")}
         self.stream.write(event["event"], sync=False, **fields)
 
-    def _lost(self, loss: Loss, in_flight: list[str], attempt: int = 0) -> None:
+    def lost(self, loss: Loss, in_flight: list[str], attempt: int = 0) -> None:
+        """Records that a guest was lost, and which cases were in flight."""
         self.losses.append(loss)
         self.stream.write(
             "lost",
@@ -227,10 +232,11 @@ class Boot:
         self.in_flight: list[str] = []
         self._verbose = verbose
         self._planned: list[str] = []
+        self._running = False  # pytest has said something
         self._over = False
         self._share = campaign.folder / f"guest-{attempt}"
         self._tail = Tail(self._share / "stream.jsonl")
-        self._patience = Patience.of(setting.accelerator)
+        self._patience = Patience.of(setting.accelerator, setting.silence)
 
     def unrun(self) -> list[str]:
         """The cases that the guest was to run and hasn't."""
@@ -312,11 +318,11 @@ class Boot:
             if now > self.campaign._deadline:
                 limit = f"the limit of {self.setting.seconds / 60:g} minutes for a kernel"
                 return self._loss(guest, "limit", limit)
-            patience = self._patience.silence if self._planned else self._patience.boot
-            if now - (heard if self._planned else begun) > patience:
+            patience = self._patience.silence if self._running else self._patience.boot
+            if now - (heard if self._running else begun) > patience:
                 await guest.interrupt()
                 await self._last_words(guest)
-                reason = "hang" if self._planned else "no boot"
+                reason = "hang" if self._running else "no boot"
                 return self._loss(guest, reason, f"nothing was heard of it for {patience:g} s")
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -330,6 +336,7 @@ class Boot:
 
     def _take_news(self) -> bool:
         news = self._tail.news()
+        self._running = self._running or bool(news)
         for event in news:
             match event:
                 case {"event": "plan", "ids": list(ids)}:
@@ -354,11 +361,12 @@ class Boot:
         """What pytest's end means."""
         if self._over:
             return None
-        output = self._output()
-        if status in (2, 3, 4) and not self.in_flight:
-            last = output.splitlines()[-1] if output else "no output"
-            raise VmError(f"pytest ended with exit code {status} in the guest: {last}")
-        return self._loss(guest, "lost", f"pytest ended with exit code {status}: {output[-400:]}")
+        lines = self._output().splitlines() or ["no output"]
+        if status == _USAGE_ERROR:
+            said = next((line for line in lines if "rror" in line), lines[-1])
+            raise VmError(f"pytest doesn't take its arguments: {said}")
+        last = " / ".join(lines[-3:])
+        return self._loss(guest, "lost", f"pytest ended with exit code {status}: {last}")
 
     def _output(self) -> str:
         try:
@@ -371,9 +379,9 @@ class Boot:
         lines = guest.log().splitlines()
         panic = next((line for line in lines if PANIC in line), None)
         complaint = next((line for line in lines if init.COMPLAINT in line), None)
-        if complaint and not self._planned:
+        if complaint and not self._running:
             return "no boot", complaint.partition(init.COMPLAINT)[2]
-        if not self._planned:
+        if not self._running:
             last = said.splitlines()[:1] or ([panic] if panic else lines[-1:])
             return "no boot", last[0] if last else "QEMU ended without a word"
         if panic:

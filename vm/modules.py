@@ -10,12 +10,14 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from vm.errors import VmError
+
 # The results' file system, and swap: what isn't a module is built in, or not there.
 WANTED = ("virtio_pci", "9pnet_virtio", "9p", "lzo_rle", "zram")
 
 
 def content(file: Path) -> bytes:
-    """A module's ELF image. Raises OSError."""
+    """A module's ELF image. Raises OSError, VmError."""
     data = file.read_bytes()
     match file.suffix:
         case ".xz":
@@ -23,7 +25,11 @@ def content(file: Path) -> bytes:
         case ".gz":
             return gzip.decompress(data)
         case ".zst":
-            return subprocess.run(["zstd", "-dcq", file], capture_output=True, check=True).stdout
+            command = ["zstd", "-dcq", str(file)]
+            try:
+                return subprocess.run(command, capture_output=True, check=True).stdout
+            except (FileNotFoundError, subprocess.CalledProcessError) as error:
+                raise VmError(f"can't unpack {file}: is zstd installed? ({error})") from None
     return data
 
 

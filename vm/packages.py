@@ -44,13 +44,18 @@ class Package:
     suite: str
     pattern: str
 
+    @property
+    def cached(self) -> Path:
+        """Where the kernel lies once it was fetched."""
+        key = hashlib.sha256(f"{self.suite} {self.pattern}".encode()).hexdigest()[:8]
+        return cache() / f"{self.suite}-{key}"
+
     def folder(self, *, fresh: bool = False) -> Path:
         """The unpacked kernel, fetched when the cache has none, or when `fresh`.
 
         Raises VmError, or OSError where the cache can't be written.
         """
-        key = hashlib.sha256(f"{self.suite} {self.pattern}".encode()).hexdigest()[:8]
-        folder = cache() / f"{self.suite}-{key}"
+        folder = self.cached
         if not folder.is_dir() or fresh:
             apt = Apt(self.suite)
             apt.update()
