@@ -166,7 +166,7 @@ def test_a_lost_guests_cases_are_crashed(campaign: Campaign) -> None:
     campaign.verdict()
     events = read(campaign.folder / "stream.jsonl")
     assert [e["event"] for e in events] == [
-        "run", "start", "result", "start", "lost", "result", "verdict",
+        "plan", "run", "start", "result", "start", "lost", "result", "verdict",
     ]  # fmt: skip
     lost, crashed, verdict = events[-3:]
     assert lost["in_flight"] == ["b"]

@@ -19,6 +19,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from helpers import build
 from vm import initramfs, kernels, packages, qemu
@@ -43,9 +44,16 @@ class Request:
     fresh: bool
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, as all else does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise VmError(f"{message} (--help tells more)")
+
+
 def _request(words: list[str]) -> Request:
     split = words.index("--") if "--" in words else len(words)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="run-in-vm.sh",
         usage=(__doc__ or "").removeprefix("usage: "),
         allow_abbrev=False,
@@ -199,6 +207,7 @@ def main(words: list[str]) -> int:
     folder = None
     try:
         request = _request(words)
+        qemu.check()
         folder = _make_folder(request.results)
         _say(f"results: {folder}")
         with tempfile.TemporaryDirectory(prefix="uffd-wp-vm-") as scratch:

@@ -173,7 +173,6 @@ class Campaign:
             case {"event": "plan", "ids": list(ids)}:
                 self.planned.update(ids)
                 self.stage = "runs"
-                return  # it would make up half of the file
             case {"event": "run", "kernel": {"features": list(features)}}:
                 self.found = features
             case {"event": "result", "id": str(name), "state": str(state)}:
@@ -192,6 +191,7 @@ class Campaign:
             kernel=self.kernel.name,
             attempt=attempt,
             reason=loss.reason,
+            detail=loss.detail,
             in_flight=in_flight,
             console=loss.tail,
         )

@@ -141,6 +141,8 @@ def choose(kernels: list[Kernel], wanted: Iterable[str]) -> list[Kernel]:
 
 
 def _from_path(path: Path, taken: Iterable[str]) -> Kernel:
+    if not path.exists():
+        raise VmError(f"no such kernel: {path} doesn't exist")
     path = path.resolve()
     tail = path.parts[-4:]
     stem = path.parents[3].name if "/".join(tail) == _IMAGE else path.name.removesuffix(".deb")

@@ -75,9 +75,18 @@ def command_line(accelerator: Accelerator, folder: Path, *, verbose: bool) -> st
     return " ".join(filter(None, words))
 
 
+def check() -> None:
+    """Raises VmError where guests can't be started."""
+    for tool, package in (
+        (QEMU, "qemu-system-x86"),
+        ("setpriv", "util-linux"),
+        ("ldd", "libc-bin"),
+    ):
+        if not shutil.which(tool):
+            raise VmError(f"no {tool} here: apt-get install {package}")
+
+
 def _qemu(accelerator: Accelerator, image: Path, console: Path, arguments: str) -> list[str]:
-    if not shutil.which(QEMU):
-        raise VmError(f"no {QEMU} here: apt-get install qemu-system-x86")
     return [
         *("setpriv", "--pdeathsig", "KILL", QEMU),
         *accelerator.arguments(),
@@ -116,7 +125,7 @@ class Guest:
         console: Path,
         cpus: int,
     ) -> Guest:
-        """Boots a guest that shares the folder `share` with the host. Raises VmError, OSError."""
+        """Boots a guest that shares the folder `share` with the host. Raises OSError."""
         half = MEMORY_MIB // 2
         command = [
             *_qemu(accelerator, files.image, console, arguments),
@@ -159,7 +168,7 @@ class Guest:
 
 
 async def choose(files: KernelFiles) -> Accelerator:
-    """KVM where it really boots the kernel, else TCG, and why. Raises VmError, OSError.
+    """KVM where it really boots the kernel, else TCG, and why. Raises OSError.
 
     A kernel without a root file system panics when it has booted: that is the probe.
     """
