@@ -97,7 +97,15 @@ class Campaign:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        self.stream = Stream(self.folder / "stream.jsonl")
+        self._stream = Stream(self.folder / "stream.jsonl")
+
+    def record(self, event: str, *, sync: bool = True, **fields: Any) -> None:
+        """Writes an event to the kernel's stream. Raises VmError where it can't be kept."""
+        try:
+            self._stream.write(event, sync=sync, **fields)
+        except OSError as error:
+            why = f"can't keep results in {self.folder}: {error.strerror}"
+            raise VmError(why) from None
 
     @property
     def failures(self) -> int:
@@ -130,7 +138,7 @@ class Campaign:
     def verdict(self) -> None:
         expected, found = self.kernel.features, self.found or []
         extra = [name for name in found if name not in expected] if expected is not None else []
-        self.stream.write(
+        self.record(
             "verdict",
             kernel=self.kernel.name,
             expected_features=list(expected or ()),
@@ -181,12 +189,12 @@ class Campaign:
                     self.states[state] += 1
                 self.ended.add(name)
         fields = {key: value for key, value in event.items() if key not in ("event", "sync")}
-        self.stream.write(event["event"], sync=False, **fields)
+        self.record(event["event"], sync=False, **fields)
 
     def lost(self, loss: Loss, in_flight: list[str], attempt: int = 0) -> None:
         """Records that a guest was lost, and which cases were in flight."""
         self.losses.append(loss)
-        self.stream.write(
+        self.record(
             "lost",
             kernel=self.kernel.name,
             attempt=attempt,
@@ -251,7 +259,7 @@ class Boot:
             shutil.copyfile(campaign.folder / "stream.jsonl", done)
         if not campaign.planned:
             campaign.stage = "boots"
-        campaign.stream.write(
+        campaign.record(
             "boot",
             kernel=campaign.kernel.name,
             attempt=self.attempt,
