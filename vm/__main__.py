@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,9 +111,9 @@ def _say(text: str) -> None:
 
 def _slots() -> int:
     """How many guests may run side by side: one for each CPU, as far as memory goes."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    by_memory = pages // ((qemu.MEMORY_MIB + 512) << 20)
-    return max(1, min(len(os.sched_getaffinity(0)), by_memory))
+    available = re.search(r"^MemAvailable: +(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    mib = int(available[1]) >> 10 if available else 0
+    return max(1, min(len(os.sched_getaffinity(0)), mib // (qemu.MEMORY_MIB + 512)))
 
 
 def _files(campaign: Campaign, request: Request) -> KernelFiles | None:
@@ -202,6 +203,7 @@ def _terminated(*_: object) -> None:
 
 
 def main(words: list[str]) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGHUP, _terminated)
     folder = None

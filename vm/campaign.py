@@ -24,8 +24,9 @@ from vm.kernels import Kernel, KernelFiles
 from vm.qemu import PANIC, Accelerator, Guest, command_line
 from vm.tail import Tail
 
-# A kernel that loses more guests than this has made its point.
-MOST_LOST = 24
+# A share of the cases that loses more guests than this has made its point.
+_MOST_LOST = 12
+_MOST_FRUITLESS = 2
 _TAIL_LINES, _TAIL_CHARACTERS = 60, 12_000
 _FAILURES = ("failed", "timeout", "crashed")
 _USAGE_ERROR = 4  # pytest's exit code
@@ -148,7 +149,7 @@ class Campaign:
         )
         self.stage = "done"
         self.seconds = time.monotonic() - self.began if self.began else 0.0
-        if self.missing:
+        if self.missing and self.found is not None:
             self.notes.append(f"lacks {' '.join(self.missing)}, which its line names")
         if extra:
             self.notes.append(f"has more than its line names: {' '.join(extra)}")
@@ -159,17 +160,19 @@ class Campaign:
             if self.began is None:
                 self.began = time.monotonic()
                 self._deadline = self.began + setting.seconds
+            planned: set[str] = set()
             fruitless = 0  # guests lost in succession without a single case ended by them
-            while fruitless < 2 and len(self.losses) < MOST_LOST:
+            for _ in range(_MOST_LOST):
                 boot = Boot(self, files, setting, shard, self._next(), verbose=fruitless > 0)
                 loss = await boot.run()
+                planned.update(boot.planned)
                 if loss is None:
                     return
                 self.lost(loss, boot.in_flight, boot.attempt)
                 fruitless = 0 if boot.ended or boot.in_flight else fruitless + 1
-                if loss.reason == "limit":
+                if loss.reason == "limit" or fruitless == _MOST_FRUITLESS:
                     break
-            self._abandon(boot.unrun())
+            self._abandon(planned - self.ended)
 
     def _next(self) -> int:
         self._attempts += 1
@@ -208,9 +211,9 @@ class Campaign:
         for name in in_flight:
             self._crashed(name, f"the guest was lost ({loss.reason}): {loss.detail}", loss.tail)
 
-    def _abandon(self, unrun: list[str]) -> None:
-        for name in unrun:
-            reason = f"never ran: guests were lost {len(self.losses)} times, or the time was up"
+    def _abandon(self, unrun: set[str]) -> None:
+        for name in sorted(unrun):
+            reason = f"never ran: {self.losses[-1].reason}, {len(self.losses)} guests lost in all"
             self._crashed(name, reason, "")
 
     def _crashed(self, name: str, reason: str, evidence: str) -> None:
@@ -239,16 +242,12 @@ class Boot:
         self.ended: set[str] = set()
         self.in_flight: list[str] = []
         self._verbose = verbose
-        self._planned: list[str] = []
+        self.planned: list[str] = []  # what the guest was to run
         self._running = False  # pytest has said something
         self._over = False
         self._share = campaign.folder / f"guest-{attempt}"
         self._tail = Tail(self._share / "stream.jsonl")
         self._patience = Patience.of(setting.accelerator, setting.silence)
-
-    def unrun(self) -> list[str]:
-        """The cases that the guest was to run and hasn't."""
-        return [name for name in self._planned if name not in self.campaign.ended]
 
     async def run(self) -> Loss | None:
         """Boots the guest and waits for its end; None when it has done all it was to do."""
@@ -348,7 +347,7 @@ class Boot:
         for event in news:
             match event:
                 case {"event": "plan", "ids": list(ids)}:
-                    self._planned = ids
+                    self.planned = ids
                 case {"event": "start", "id": str(name)}:
                     self.in_flight.append(name)
                 case {"event": "result", "id": str(name)}:

@@ -67,6 +67,7 @@ def command_line(accelerator: Accelerator, folder: Path, *, verbose: bool) -> st
         "oops=panic panic=-1 unknown_nmi_panic",
         "mitigations=off random.trust_cpu=on tsc=reliable no_timer_check",
         "transparent_hugepage=madvise",
+        "rootfstype=ramfs",  # for a file that isn't on a tmpfs: shmem has abilities of its own
         "" if accelerator.kvm else "rcupdate.rcu_cpu_stall_timeout=60 watchdog_thresh=60",
         f"rdinit={sys.executable} --",
         f"-B -X pycache_prefix={folder}",
@@ -84,6 +85,8 @@ def check() -> None:
     ):
         if not shutil.which(tool):
             raise VmError(f"no {tool} here: apt-get install {package}")
+    if any(character.isspace() for character in sys.executable + init.__file__):
+        raise VmError("the project's path has a blank in it, which a kernel's command line can't")
 
 
 def _qemu(accelerator: Accelerator, image: Path, console: Path, arguments: str) -> list[str]:
