@@ -175,7 +175,6 @@ def test_a_lost_guests_cases_are_crashed(campaign: Campaign) -> None:
     assert crashed["evidence"] == lost["console"] == "a trace"
     assert (verdict["missing"], verdict["extra"]) == (["MOVE"], ["POISON"])
     assert in_flight(events) == []
-    assert campaign.failed
     assert "2 of 2  1 failed  1 guests lost" in line(campaign, 3)
 
 
@@ -184,7 +183,6 @@ def test_a_kernel_without_files_is_an_error_on_record(campaign: Campaign) -> Non
     lost, verdict = read(campaign.folder / "stream.jsonl")
     assert (lost["reason"], lost["in_flight"]) == ("no boot", [])
     assert verdict["missing"] == ["WP_ASYNC", "MOVE"]
-    assert campaign.failed
 
 
 # -- the command

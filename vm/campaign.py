@@ -113,11 +113,6 @@ class Campaign:
         return sum(self.states[state] for state in _FAILURES)
 
     @property
-    def failed(self) -> bool:
-        """Whether anything at all went wrong."""
-        return bool(self.failures or self.losses or self.missing or not self.ended)
-
-    @property
     def missing(self) -> list[str]:
         """The features that the list says the kernel has, and that it hasn't."""
         return [name for name in self.kernel.features or () if name not in (self.found or ())]
