@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,22 @@ def test_a_run_that_is_broken_off_leaves_no_guest(tmp_path: Path, number: signal
         assert process.returncode == 130
         assert said.splitlines()[-1].startswith("run-in-vm.sh: interrupted; what was done is in")
         assert "Traceback" not in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk: run as root")
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", tmp_path], check=True)
+    try:
+        process = start(tmp_path, KERNEL)
+        wait_for(lambda: list(tmp_path.glob("vm-*/*/guest-*/stream.jsonl")))
+        with suppress(OSError):
+            (tmp_path / "filling").write_bytes(bytes(12 << 20))
+        _, said = process.communicate(timeout=SECONDS)
+        assert process.returncode == 2
+        assert "run-in-vm.sh: can't keep results in" in said.splitlines()[-1]
+        assert not qemus(tmp_path)
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
 def test_what_does_not_boot_is_an_error_on_record(tmp_path: Path) -> None:

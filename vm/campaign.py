@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -29,6 +30,7 @@ _MOST_LOST = 12
 _MOST_FRUITLESS = 2
 _TAIL_LINES, _TAIL_CHARACTERS = 60, 12_000
 _FAILURES = ("failed", "timeout", "crashed")
+_LEAST_SPACE = 8 << 20
 _USAGE_ERROR = 4  # pytest's exit code
 _POLL_SECONDS = 0.1
 # What pytest does for each test that a guest has no use for: faulthandler starts a thread each
@@ -107,6 +109,15 @@ class Campaign:
         except OSError as error:
             why = f"can't keep results in {self.folder}: {error.strerror}"
             raise VmError(why) from None
+
+    def check_space(self) -> None:
+        """Raises VmError where a guest could not keep its results: it can't tell us itself."""
+        found = os.statvfs(self.folder)
+        if found.f_bavail * found.f_frsize < _LEAST_SPACE:
+            raise VmError(
+                f"can't keep results in {self.folder}: the disk is full, "
+                f"free {_LEAST_SPACE >> 20} MiB of it"
+            )
 
     @property
     def failures(self) -> int:
@@ -247,6 +258,7 @@ class Boot:
     async def run(self) -> Loss | None:
         """Boots the guest and waits for its end; None when it has done all it was to do."""
         campaign, setting = self.campaign, self.setting
+        campaign.check_space()
         self._share.mkdir()
         done = self._share / "done.jsonl"
         if campaign.ended:
@@ -391,5 +403,6 @@ class Boot:
         return "lost", said or "QEMU ended"
 
     def _loss(self, guest: Guest, reason: str, detail: str) -> Loss:
+        self.campaign.check_space()
         tail = "\n".join(guest.log().splitlines()[-_TAIL_LINES:])
         return Loss(reason, detail, tail[-_TAIL_CHARACTERS:])
