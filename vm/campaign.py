@@ -14,6 +14,8 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,8 +106,18 @@ class Campaign:
 
     def record(self, event: str, *, sync: bool = True, **fields: Any) -> None:
         """Writes an event to the kernel's stream. Raises VmError where it can't be kept."""
-        try:
+        with self._keeping():
             self._stream.write(event, sync=sync, **fields)
+
+    def keep_console(self, title: str, text: str) -> None:
+        """Adds a guest's console to the kernel's. Raises VmError where it can't be kept."""
+        with self._keeping(), (self.folder / "console.log").open("a") as log:
+            log.write(f"--- {title}\n{text}")
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             why = f"can't keep results in {self.folder}: {error.strerror}"
             raise VmError(why) from None
@@ -288,8 +300,7 @@ class Boot:
         finally:
             await guest.end()
             initrd.unlink()
-            with (campaign.folder / "console.log").open("a") as log:
-                log.write(f"--- guest {self.attempt}\n{guest.log()}")
+            campaign.keep_console(f"guest {self.attempt}", guest.log())
 
     def _write_initrd(self, path: Path, done: Path) -> None:
         patience, setting = self._patience, self.setting
