@@ -28,7 +28,7 @@ vm:
 	./run-in-vm.sh $(VM) -- $(ARGS)
 
 drills: $(READY)
-	$(VENV)/bin/python -m pytest -q tests -m vm $(ARGS)
+	$(VENV)/bin/python -m pytest -q tests -m vm -o faulthandler_timeout=0 $(ARGS)
 
 bench: $(READY)
 	$(VENV)/bin/python -m bench.selftests $(ARGS)
