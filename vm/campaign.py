@@ -187,6 +187,8 @@ class Campaign:
                 if loss is None:
                     return
                 self.lost(loss, boot.in_flight, boot.attempt)
+                if planned and planned <= self.ended:
+                    return
                 fruitless = 0 if boot.ended or boot.in_flight else fruitless + 1
                 if loss.reason == "limit" or fruitless == _MOST_FRUITLESS:
                     break
