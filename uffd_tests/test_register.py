@@ -21,7 +21,7 @@ from helpers.axes import (
     wpu,
 )
 from helpers.cases import case, refuses
-from helpers.machine import DISK, DISK_FILE, DROPPABLE, SECRET, UFFD, feature
+from helpers.machine import DISK, DISK_FILE, DROPPABLE, SECRET, UFFD, WP_SHMEM, feature
 from helpers.uapi import FaultFlag, Feature, Map, Prot, RegisterMode
 from helpers.uffd import Userfaultfd
 
@@ -92,7 +92,7 @@ def test_range_of_another_is_refused(mem, uffd_with):
         uffd_with().register(mem.start, mem.size)
 
 
-@case("REG-4", needs=(UFFD,))
+@case("REG-4", needs=(UFFD, WP_SHMEM))
 def test_read_only_shared_file_is_refused(subject, uffd_with):
     file = memfd_shared.open_file(subject)
     subject.syscall("ftruncate", file, PAGESIZE)

@@ -22,6 +22,7 @@ from helpers.axes import (
 )
 from helpers.cases import case, refuses
 from helpers.machine import UFFD
+from helpers.subject import ARENA_ADDRESS
 from helpers.uapi import Advice, Event, Feature, ProtectMode, RegisterMode
 from helpers.uffd import Message, Userfaultfd
 
@@ -149,7 +150,7 @@ def test_gone_address_space_refuses_with_esrch(subject, machine):
     lent = uffd.lend(subject)
     owner.kill()
     with refuses(ESRCH):
-        lent.writeprotect(PAGESIZE, PAGESIZE)
+        lent.writeprotect(ARENA_ADDRESS, PAGESIZE)
 
 
 @case("WP-10", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
