@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""SPEC.md chapter HTLB: hugetlb memory, shared and private."""
+"""SPEC.md chapter HTLB: what hugetlb memory has of its own beside chapter SHM."""
 
 from helpers import procfs
 from helpers.arrange import content
@@ -13,13 +13,6 @@ NOT_MAPPED = (*NONE, cached)
 
 
 @case("HTLB-1", kinds=HUGETLB, states=NOT_MAPPED, features=FEATURES)
-def test_what_is_not_mapped_takes_a_marker(mem):
-    mem.protect()
-    assert mem.look() == HUGETLB_MARKER
-    assert mem.changed() == {mem.page}
-
-
-@case("HTLB-2", kinds=HUGETLB, states=NOT_MAPPED, features=FEATURES)
 def test_reading_a_marker_maps_the_protected_page(mem):
     mem.protect()
     assert mem.load().value == content(mem)
@@ -27,30 +20,14 @@ def test_reading_a_marker_maps_the_protected_page(mem):
     assert mem.changed() == {mem.page}
 
 
-@case("HTLB-3", kinds=HUGETLB, states=(*NOT_MAPPED, populated), features=FEATURES)
+@case("HTLB-2", kinds=HUGETLB, states=(populated,), features=FEATURES)
 def test_dontneed_leaves_a_marker(mem):
     mem.protect()
     mem.advise(Advice.DONTNEED)
     assert mem.look() == HUGETLB_MARKER
 
 
-@case("HTLB-3", kinds=HUGETLB, states=(populated,), features=SYNC)
-def test_write_after_dontneed_still_raises_a_message(mem):
-    mem.protect()
-    mem.advise(Advice.DONTNEED)
-    assert mem.store().message == mem.wp_fault()
-
-
-@case("HTLB-4", kinds=HUGETLB, states=NOT_MAPPED, features=FEATURES)
-def test_unprotecting_a_marker_leaves_none(mem):
-    mem.protect()
-    mem.unprotect()
-    assert mem.word() == 0
-    assert mem.changed() == set()
-    assert mem.load().value == content(mem)
-
-
-@case("HTLB-5", kinds=HUGETLB, states=NOT_MAPPED, features=SYNC)
+@case("HTLB-3", kinds=HUGETLB, states=NOT_MAPPED, features=SYNC)
 def test_a_marker_is_no_memory(mem):
     before = resident_hugetlb(mem)
     mem.protect()

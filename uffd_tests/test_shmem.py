@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""SPEC.md chapter SHM: shmem, and private mappings of its files."""
+"""SPEC.md chapter SHM: shmem and hugetlb alike, and private mappings of files."""
 
 import pytest
 
 from helpers.arrange import content
 from helpers.axes import (
     FEATURES,
+    FILE_BACKED,
+    HUGETLB,
     NONE,
     POPULATED,
     SHARED_SHMEM,
@@ -27,10 +29,10 @@ NOT_MAPPED = (*NONE, cached)
 VALUE = 7
 
 
-@case("SHM-1", kinds=SHMEM, states=NOT_MAPPED, features=FEATURES)
+@case("SHM-1", kinds=FILE_BACKED, states=NOT_MAPPED, features=FEATURES)
 def test_what_is_not_mapped_takes_a_marker(mem):
     mem.protect()
-    assert mem.look() == MARKER
+    assert mem.look() == mem.marker
     assert mem.changed() == {mem.page}
 
 
@@ -52,14 +54,14 @@ def test_dontneed_leaves_a_marker(mem):
     assert Page.WP in mem.look()
 
 
-@case("SHM-3", kinds=SHMEM, states=NOT_MAPPED, features=FEATURES)
+@case("SHM-3", kinds=FILE_BACKED, states=NOT_MAPPED, features=FEATURES)
 def test_dontneed_keeps_a_marker(mem):
     mem.protect()
     mem.advise(Advice.DONTNEED)
-    assert mem.look() == MARKER
+    assert mem.look() == mem.marker
 
 
-@case("SHM-3", kinds=SHARED_SHMEM, states=(*POPULATED, cached), features=SYNC)
+@case("SHM-3", kinds=(*SHARED_SHMEM, *HUGETLB), states=(*POPULATED, cached), features=SYNC)
 def test_write_after_dontneed_still_raises_a_message(mem):
     mem.protect()
     mem.advise(Advice.DONTNEED)
@@ -99,7 +101,7 @@ def test_removing_the_page_keeps_the_marker(mem, way):
     assert mem.store().message == mem.wp_fault()
 
 
-@case("SHM-7", kinds=SHMEM, states=NOT_MAPPED, features=FEATURES)
+@case("SHM-7", kinds=FILE_BACKED, states=NOT_MAPPED, features=FEATURES)
 def test_unprotecting_a_marker_leaves_none(mem):
     mem.protect()
     mem.unprotect()
