@@ -177,6 +177,11 @@ KERNEL_FAULTS = Need(
     f"vm.unprivileged_userfaultfd=1, or give read and write access to {DEVICE}",
 )
 ROOT = Need(lambda m: m.privileged, "needs root: run as root")
+DISPOSABLE = Need(
+    lambda _: os.environ.get("UFFD_WP_DISPOSABLE") == "1",
+    "it may hang the kernel: run it in a guest, by ./run-in-vm.sh, or set UFFD_WP_DISPOSABLE=1 "
+    "where the running kernel can be thrown away",
+)
 DEVICE_OPEN = Need(
     lambda _: os.access(DEVICE, os.R_OK | os.W_OK),
     f"{DEVICE} is absent or closed: boot Linux 6.1 or later, and run as root",

@@ -159,6 +159,7 @@ def main() -> None:
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPYCACHEPREFIX": plan["bytecode"],
+        "UFFD_WP_DISPOSABLE": "1",  # this kernel may be hung: helpers/machine.py
     }
     child = os.fork()
     if not child:
