@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import random
+import secrets
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -64,6 +66,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=10.0,
         help="how long a case may wait for its subject (default: 10)",
     )
+    group.addoption(
+        "--seed",
+        metavar="N",
+        type=int,
+        help="the seed of what cases do at random (default: a new one)",
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -74,6 +82,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        config.option.seed = secrets.randbelow(1 << 32)  # which xdist hands on to its workers
     worker = getattr(config, "workerinput", {}).get("workerid", "main")
     run = Run(config.getoption("stream"), config.getoption("case_timeout"), worker)
     config.stash[RUN] = run
@@ -154,6 +164,12 @@ def subject(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Subjec
     made.close()
     if splats := run.log.news():
         pytest.fail("the kernel complained during this case:\n" + "\n".join(splats), pytrace=False)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """The case's own random numbers: the same again with the seed that its failure tells."""
+    return random.Random(f"{request.config.option.seed} {request.node.name}")
 
 
 @pytest.fixture

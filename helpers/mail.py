@@ -137,6 +137,7 @@ def failure(
     machine: Machine,
     subject: Subject | None,
     region: Region | None,
+    seed: int | None,
 ) -> str:
     """All that a reader on a mailing list needs beside the assertion itself."""
     lines = [f"case:    {name}", f"kernel:  {machine.release} {platform.machine()}"]
@@ -153,7 +154,8 @@ def failure(
             lines += [f"pages:   can't be read any more ({type(error).__name__})"]
     if subject is not None:
         lines += _subject_lines("subject", subject)
-    return "\n".join([*lines, f"again:   pytest --case '{name}'"])
+    replay = "" if seed is None else f" --seed {seed}"
+    return "\n".join([*lines, f"again:   pytest --case '{name}'{replay}"])
 
 
 def _subject_lines(title: str, subject: Subject) -> list[str]:

@@ -54,12 +54,14 @@ class Results:
         return made
 
     def _mail(self, item: pytest.Item) -> str:
+        random = "rng" in getattr(item, "fixturenames", ())
         return mail.failure(
             canonical_id(item.nodeid),
             self.run.clauses.get(declared(item).clause),
             self.run.machine,
             item.stash.get(SUBJECT, None),
             item.stash.get(REGION, None),
+            self.config.getoption("seed") if random else None,
         )
 
     @pytest.hookimpl(wrapper=True)

@@ -59,6 +59,11 @@ class SubjectStuck(SubjectLost):
     state = "timeout"
 
 
+def number(name: str) -> int:
+    """A system call's number on this machine."""
+    return NEW_SYSCALLS.get(name) or int(getattr(lib, f"SYS_{name}"))
+
+
 @dataclass(frozen=True)
 class Answer:
     """The result of one operation: a value, or an errno, or the signal that ended a touch."""
@@ -213,8 +218,7 @@ class Thread:
     def begin(self, name: str, *arguments: int) -> Pending:
         """Starts the named system call."""
         step = self.subject.record(self, name, arguments)
-        number = NEW_SYSCALLS.get(name) or getattr(lib, f"SYS_{name}")
-        return self.start(lib.OP_SYSCALL, (number, *arguments), step)
+        return self.start(lib.OP_SYSCALL, (number(name), *arguments), step)
 
     def load(self, address: int, stride: int = 0, count: int = 1) -> Pending:
         """Starts loading `count` 8-byte words, `stride` bytes apart; the value is their sum."""

@@ -2,6 +2,7 @@
 """What becomes of a run in which cases hang, crash and spin, or which is killed itself."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Drill:
         ("after_the_death_of_the_root", "passed", ""),
         ("livelock", "timeout", "toucher 0: state R"),
         ("wrong_expectation", "failed", "assert"),
+        ("bad_luck", "failed", "assert"),
         ("worker_aborts", "crashed", "crashed while running"),
         ("after_the_abort", "passed", ""),
     ],
@@ -131,6 +133,13 @@ def test_one_case_by_its_canonical_id(drill: Drill) -> None:
     alone = run("--case", name, "tests/drills/test_misfortunes.py")
     assert alone.returncode == 0
     assert "cases: 1: 1 passed" in alone.stdout
+
+
+def test_what_was_random_comes_again_with_its_seed(drill: Drill) -> None:
+    result = drill.result("bad_luck")
+    again = run(*shlex.split(result["evidence"].partition("again:   pytest ")[2]), "tests/drills")
+    assert again.returncode == 1
+    assert result["reason"].splitlines()[0] in again.stdout
 
 
 def test_an_unknown_case_id_fails() -> None:

@@ -112,6 +112,37 @@ static void touch(const struct request *request, struct reply *reply)
 	trap_armed = 0;
 }
 
+static void call(const uint64_t *argument, struct reply *reply)
+{
+	errno = 0;
+	reply->value = syscall(argument[0], argument[1], argument[2], argument[3], argument[4],
+			       argument[5], argument[6]);
+	reply->error = reply->value == -1 ? errno : 0;
+}
+
+/*
+ * Does a table of touches and system calls, and writes down the reply to each: once,
+ * or over and over until, at the table's end, the stop word is set.
+ */
+static void do_batch(const uint64_t *argument, struct reply *reply)
+{
+	const struct request *requests = (const struct request *)(uintptr_t)argument[0];
+	struct reply *replies = (struct reply *)(uintptr_t)argument[2];
+	const volatile uint64_t *stop = (const volatile uint64_t *)(uintptr_t)argument[3];
+	uint64_t i;
+
+	do {
+		for (i = 0; i < argument[1]; i++) {
+			memset(&replies[i], 0, sizeof(replies[i]));
+			if (requests[i].operation == OP_SYSCALL)
+				call(requests[i].argument, &replies[i]);
+			else
+				touch(&requests[i], &replies[i]);
+			reply->value += !replies[i].error && !replies[i].signal;
+		}
+	} while (stop && !*stop);
+}
+
 /* Returns false when the other end is gone. */
 static int receive(int socket, struct request *request, int *passed)
 {
@@ -218,12 +249,12 @@ static void serve(int socket)
 
 		memset(&reply, 0, sizeof(reply));
 		shared = -1;
-		errno = 0;
 		switch (request.operation) {
 		case OP_SYSCALL:
-			reply.value = syscall(argument[0], argument[1], argument[2], argument[3],
-					      argument[4], argument[5], argument[6]);
-			reply.error = reply.value == -1 ? errno : 0;
+			call(argument, &reply);
+			break;
+		case OP_BATCH:
+			do_batch(argument, &reply);
 			break;
 		case OP_THREAD:
 			reply.error = start_thread(passed);

@@ -62,6 +62,11 @@ def test_wrong_expectation(mem):
 
 
 @case("API-1", needs=(UFFD,))
+def test_bad_luck(subject, rng):
+    assert rng.random() > 1
+
+
+@case("API-1", needs=(UFFD,))
 def test_worker_aborts():
     os.abort()
 

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Operations that a thread of a subject does in one go, at its own speed.
+
+The table lies in the thread's scratch slot, its replies behind it. A batch that blocks in a
+fault goes on when its page is resolved, and one that runs over and over counts what succeeded:
+the exact oracle of what concurrent writers have done.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from helpers.subject import SLOT_BYTES, Answer, Pending, Thread, ffi, lib, number
+
+_TABLE_OFFSET = SLOT_BYTES // 4  # of the table in the slot; structures may lie below it
+_WORDS = ffi.sizeof("struct request") // 8
+_REPLY_BYTES = ffi.sizeof("struct reply")
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One entry of a batch."""
+
+    code: int
+    arguments: tuple[int, ...]
+
+
+def load(address: int) -> Operation:
+    """Loads an 8-byte word."""
+    return Operation(lib.OP_LOAD, (address, 0, 1))
+
+
+def store(address: int, value: int) -> Operation:
+    """Stores an 8-byte word."""
+    return Operation(lib.OP_STORE, (address, 0, 1, value))
+
+
+def add(address: int, delta: int = 1) -> Operation:
+    """Reads, adds to and writes back an 8-byte word."""
+    return Operation(lib.OP_ADD, (address, delta, 1))
+
+
+def call(name: str, *arguments: int) -> Operation:
+    """A system call."""
+    return Operation(lib.OP_SYSCALL, (number(name), *arguments))
+
+
+class Batch:
+    """A table of operations in the slot of the thread that is to do them."""
+
+    def __init__(self, thread: Thread, operations: Sequence[Operation]) -> None:
+        self.thread = thread
+        self._count = len(operations)
+        table = array("Q")
+        for operation in operations:
+            words = (operation.code, *(argument & _MASK for argument in operation.arguments))
+            table.extend((*words, *(0,) * (_WORDS - len(words))))
+        raw = table.tobytes()
+        self._replies = _TABLE_OFFSET + len(raw)
+        self._stop = self._replies + self._count * _REPLY_BYTES
+        thread.scratch(len(raw), _TABLE_OFFSET)[:] = raw
+
+    def start(self, *, forever: bool = False) -> Pending:
+        """Starts the batch, once or until `stop`; its value is how many operations succeeded."""
+        thread, base = self.thread, self.thread.scratch_address
+        thread.scratch(8, self._stop)[:] = bytes(8)
+        how = "over and over" if forever else "once"
+        step = thread.subject.record(thread, "batch", (f"{self._count} operations", how))
+        stop = base + self._stop if forever else 0
+        places = (base + _TABLE_OFFSET, self._count, base + self._replies, stop)
+        return thread.start(lib.OP_BATCH, places, step)
+
+    def stop(self) -> None:
+        """Lets a batch that was started `forever` end when its table next does."""
+        self.thread.scratch(8, self._stop)[0] = 1
+
+    def answers(self) -> list[Answer]:
+        """What came of each operation, the last time that it was done."""
+        raw = self.thread.scratch(self._count * _REPLY_BYTES, self._replies)
+        replies = ffi.from_buffer("struct reply[]", raw)
+        return [Answer(r.value, r.error, r.signal, r.code, r.address) for r in replies]
