@@ -26,9 +26,9 @@ LIST = Path("/lists/kernels.txt")
 # -- the list
 
 
-def test_the_shipped_list_has_five_kernels() -> None:
+def test_the_shipped_list_has_five_kernels_beside_the_historic() -> None:
     listed = kernels.load(ROOT / "kernels.txt")
-    assert len(listed) == 5
+    assert [kernel.group for kernel in listed] == [""] * 5 + ["history"] * 4
     assert all(isinstance(kernel.source, Package) for kernel in listed)
     assert "WP_UNPOPULATED" not in (listed[1].features or ())
     assert "WP_UNPOPULATED" in (listed[2].features or ())
@@ -42,13 +42,14 @@ old   package bullseye linux-*-amd64   # another
 built path ../linux
 new   path /boot/x   has +old
       C
+[later]
 here  running has
 """
     assert kernels.parse(text, LIST) == [
         Kernel("old", Package("bullseye", "linux-*-amd64"), ("A", "B_2")),
         Kernel("built", Path("/lists/../linux"), None),
         Kernel("new", Path("/boot/x"), ("A", "B_2", "C")),
-        Kernel("here", Running(), ()),
+        Kernel("here", Running(), (), "later"),
     ]
 
 
@@ -72,8 +73,9 @@ def test_a_malformed_line_is_named(text: str, complaint: str) -> None:
 
 
 def test_kernels_are_chosen_by_name_pattern_and_path(tmp_path: Path) -> None:
-    listed = kernels.parse("a-1 running\na-2 running\nb running", LIST)
+    listed = kernels.parse("a-1 running\na-2 running\nb running\n[g]\nc-1 running", LIST)
     assert [k.name for k in kernels.choose(listed, ["b", "a-*", "b"])] == ["b", "a-1", "a-2"]
+    assert [k.name for k in kernels.choose(listed, ["g"])] == ["c-1"]
     tree = tmp_path / "linux-next"
     image = tree / "arch/x86/boot/bzImage"
     image.parent.mkdir(parents=True)

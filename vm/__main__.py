@@ -2,8 +2,9 @@
 """usage: ./run-in-vm.sh [OPTION...] [KERNEL...] [-- PYTEST-ARGUMENT...]
 
 Boots kernels and runs the suite in each. KERNEL is a name of kernels.txt, a shell pattern of
-such names, or the path of a bzImage, a kernel build tree, a .deb, or a folder with an unpacked
-kernel package; without one, all of kernels.txt. What follows -- goes to pytest: -k, -x, files.
+such names, a group of kernels.txt, or the path of a bzImage, a kernel build tree, a .deb, or a
+folder with an unpacked kernel package; without one, all of kernels.txt that are in no group.
+What follows -- goes to pytest: -k, -x, files.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def _request(words: list[str]) -> Request:
     )
     options = parser.parse_args(words[:split])
     listed = kernels.load(options.kernels)
-    chosen = kernels.choose(listed, options.wanted) if options.wanted else listed
+    usual = [kernel for kernel in listed if not kernel.group]
+    chosen = kernels.choose(listed, options.wanted) if options.wanted else usual
     if not chosen:
         raise VmError(f"{options.kernels} lists no kernel")
     return Request(

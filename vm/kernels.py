@@ -17,6 +17,7 @@ from vm.packages import Package
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _FEATURE = re.compile(r"[A-Z][A-Z0-9_]*")
+_GROUP = re.compile(r"\[([a-z][a-z0-9-]*)\]")
 _IMAGE = "arch/x86/boot/bzImage"
 _GRAMMAR = "the head of the file tells the grammar"
 
@@ -36,6 +37,7 @@ class Kernel:
     name: str
     source: Source
     features: tuple[str, ...] | None  # those it must announce; None: nothing is said of them
+    group: str = ""  # it is run when it, or this, is asked for; "": always
 
     def files(self, *, fresh: bool = False) -> KernelFiles:
         """Its files; those of a package are fetched. Raises VmError or OSError."""
@@ -52,9 +54,13 @@ class Kernel:
 def parse(text: str, where: Path) -> list[Kernel]:
     """The kernels of a list; `where` is its file. Raises VmError, which names the line."""
     kernels: dict[str, Kernel] = {}
+    group = ""
     for number, line in _logical_lines(text):
+        if title := _GROUP.fullmatch(line):
+            group = title[1]
+            continue
         try:
-            kernel = _kernel(line.split(), where.parent, kernels)
+            kernel = _kernel(line.split(), where.parent, kernels, group)
         except VmError as error:
             raise VmError(f"{where}:{number}: {error}") from None
         kernels[kernel.name] = kernel
@@ -75,7 +81,7 @@ def _logical_lines(text: str) -> list[tuple[int, str]]:
     return lines
 
 
-def _kernel(words: list[str], base: Path, known: dict[str, Kernel]) -> Kernel:
+def _kernel(words: list[str], base: Path, known: dict[str, Kernel], group: str) -> Kernel:
     name, *rest = words
     if not _NAME.fullmatch(name):
         raise VmError(f"{name!r} is no name: letters, digits and . _ + - make one")
@@ -84,7 +90,7 @@ def _kernel(words: list[str], base: Path, known: dict[str, Kernel]) -> Kernel:
     has = rest.index("has") if "has" in rest else len(rest)
     source = _source(rest[:has], base)
     features = _features(rest[has + 1 :], known) if has < len(rest) else None
-    return Kernel(name, source, features)
+    return Kernel(name, source, features, group)
 
 
 def _source(words: list[str], base: Path) -> Source:
@@ -124,13 +130,13 @@ def load(path: Path) -> list[Kernel]:
 
 
 def choose(kernels: list[Kernel], wanted: Iterable[str]) -> list[Kernel]:
-    """The kernels named: by name or shell pattern, or a path to one that isn't listed.
+    """The kernels named: by name, shell pattern or group, or a path to one that isn't listed.
 
     Raises VmError where nothing answers.
     """
     chosen: dict[str, Kernel] = {}
     for word in wanted:
-        found = [kernel for kernel in kernels if fnmatchcase(kernel.name, word)]
+        found = [k for k in kernels if k.group == word or fnmatchcase(k.name, word)]
         if not found and (os.sep in word or Path(word).exists()):
             found = [_from_path(Path(word), chosen)]
         if not found:
