@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +20,7 @@ try:
 except build.BuildError as failure:
     pytest.exit(str(failure), returncode=pytest.ExitCode.USAGE_ERROR)
 
-from helpers import arrange, hugepages, known_issues, stream
+from helpers import arrange, hugepages, known_issues, lease, stream
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared
 from helpers.machine import Machine, advice
@@ -91,13 +91,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Results(run, config))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Reserves hugetlb pages, once for all workers."""
+    """Reserves hugetlb pages and swap, once for all workers."""
     config = session.config
     if hasattr(config, "workerinput") or config.getoption("collectonly"):
         return
     workers = max(1, len(config.getoption("tx", None) or ()))
-    reservation = hugepages.Reservation(workers * hugepages.PAGES_PER_WORKER)
+    reservation = lease.Reservation(workers * hugepages.PAGES_PER_WORKER)
     config.add_cleanup(reservation.release)
 
 
@@ -195,6 +196,15 @@ def _prepare(config: pytest.Config, region: Region, *, register: bool) -> Region
         return arrange.prepare(region, register=register)
     except Unproven as unproven:
         _skip(config, f"not arranged: {unproven}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """What a case's body arranges and can't prove is skipped, too."""
+    try:
+        return (yield)
+    except Unproven as unproven:
+        _skip(pyfuncitem.config, f"not arranged: {unproven}")
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from helpers import axes, hugepages, pagemap
+from helpers import axes, hugepages, pagemap, swap
 from helpers.pagemap import Page
 from helpers.region import Region, Unproven
 from helpers.uapi import Advice, Prot
 
 _COLLAPSE_TRIES = 10  # MADV_COLLAPSE may say EAGAIN while pages are on their way to the LRU
+_PAGEOUT_TRIES = 10  # MADV_PAGEOUT passes over pages that someone looks at
 _FRAGMENTED = "memory may be fragmented: echo 1 > /proc/sys/vm/compact_memory"
 
 _NO_HUGETLB = (
@@ -224,6 +225,49 @@ def _prove_cached(region: Region) -> None:
         _require(region.resident(), "mincore says the page isn't in the page cache")
 
 
+# -- swapped
+
+
+def swapped_bytes(region: Region) -> int:
+    """How much of the region is in swap: of shmem, of its file. Markers don't count (smaps)."""
+    return region.smaps()["Swap"]
+
+
+def swap_out(region: Region, pages: range | None = None) -> None:
+    """Swaps pages out that are in memory, or all of `region.unit`. Raises Unproven.
+
+    Until the subject ends nobody swaps our device off.
+    """
+    chosen = region.unit if pages is None else pages
+    if device := swap.ours():
+        region.subject.lock(device)
+    wanted = swapped_bytes(region) + len(chosen) * region.page_bytes
+    for _ in range(_PAGEOUT_TRIES):
+        region.advise(Advice.PAGEOUT, chosen)
+        if swapped_bytes(region) == wanted:
+            return
+    raise Unproven(f"{swapped_bytes(region)} and not {wanted} bytes are in swap: is it full?")
+
+
+def _make_swapped(region: Region) -> None:
+    if region.setup.thp:
+        _make_pmd_mapped(region)
+        _prove_pmd_mapped(region)
+        swap_out(region, region.pmd)
+    else:
+        region.populate(region.pages)
+        swap_out(region, region.pages)
+
+
+def _prove_swapped(region: Region) -> None:
+    """An anon page leaves a swap entry in the page table, one of shmem nothing."""
+    pages = region.pmd if region.setup.thp else region.pages
+    looks, wanted = set(region.looks(pages)), Page.NONE if region.kind.shared else Page.SWAP
+    _require(looks == {wanted}, f"the pages aren't swapped but {looks}")
+    held, size = swapped_bytes(region), len(pages) * region.page_bytes
+    _require(held == size, f"{held} and not {size} bytes are in swap")
+
+
 ARRANGEMENTS = {
     axes.none_pmd: Arrangement(_make_none, _prove_none_pmd),
     axes.none_pte: Arrangement(_make_none_pte, _prove_none_pte),
@@ -234,6 +278,7 @@ ARRANGEMENTS = {
     axes.pte_mapped: Arrangement(_make_pte_mapped, _prove_pte_mapped),
     axes.file_mapped: Arrangement(_make_file_mapped, _prove_file_mapped),
     axes.cached: Arrangement(_make_cached, _prove_cached),
+    axes.swapped: Arrangement(_make_swapped, _prove_swapped),
 }
 
 

@@ -32,10 +32,10 @@ _CFFI_CFLAGS = [*CFLAGS, "-Wno-unused-function", "-Wno-unused-parameter"]
 
 # The system calls a subject is asked for by name.
 SYSCALLS = (
-    "brk", "close", "fallocate", "ftruncate", "io_setup", "ioctl", "kill", "madvise",
-    "memfd_create", "mincore", "mmap", "mprotect", "mremap", "munmap", "openat", "pread64",
-    "pwrite64", "read", "setresuid", "shmat", "shmctl", "shmget", "tgkill", "userfaultfd",
-    "wait4",
+    "brk", "close", "fallocate", "flock", "ftruncate", "io_setup", "ioctl", "kill", "madvise",
+    "mbind", "memfd_create", "migrate_pages", "mincore", "mmap", "move_pages", "mprotect",
+    "mremap", "munmap", "openat", "pread64", "pwrite64", "read", "setresuid", "shmat",
+    "shmctl", "shmget", "swapoff", "tgkill", "userfaultfd", "wait4",
 )  # fmt: skip
 
 _CDEF_FUNCTIONS = """

@@ -17,7 +17,7 @@ from functools import cache, partial
 from mmap import PAGESIZE
 from pathlib import Path
 
-from helpers import procfs
+from helpers import procfs, swap
 from helpers.procfs import HUGETLB_KNOBS, THP_KNOBS, chosen
 from helpers.subject import Subject
 from helpers.uapi import Advice, Feature, Ioctl, Map, Prot
@@ -179,8 +179,8 @@ KERNEL_FAULTS = Need(
 ROOT = Need(lambda m: m.privileged, "needs root: run as root")
 DISPOSABLE = Need(
     lambda _: os.environ.get("UFFD_WP_DISPOSABLE") == "1",
-    "it may hang the kernel: run it in a guest, by ./run-in-vm.sh, or set UFFD_WP_DISPOSABLE=1 "
-    "where the running kernel can be thrown away",
+    "it may hang the kernel, or changes its settings: run it in a guest, by ./run-in-vm.sh, or set "
+    "UFFD_WP_DISPOSABLE=1 where the running kernel can be thrown away",
 )
 DEVICE_OPEN = Need(
     lambda _: os.access(DEVICE, os.R_OK | os.W_OK),
@@ -213,6 +213,10 @@ HUGE_ZERO_PAGE = Need(
 )
 HUGETLB = Need(
     lambda _: HUGETLB_KNOBS.exists(), "the kernel has no 2 MiB hugetlb pages: CONFIG_HUGETLBFS=y"
+)
+SWAP = Need(
+    lambda _: bool(swap.devices()),
+    "no swap: run as root on a kernel with CONFIG_ZRAM, or add a swap device (swapon(8))",
 )
 
 

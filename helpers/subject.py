@@ -9,6 +9,7 @@ with a deadline, and judges. What a subject did is its `trace`.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import signal
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from helpers import build, procfs
@@ -271,6 +273,7 @@ class Subject:
     messengers: list[Any] = field(default_factory=list)  # userfaultfds whose messages we read
     all_messengers: list[Any] = field(default_factory=list)  # and those we have read
     children: list[Subject] = field(default_factory=list)
+    locked: set[Path] = field(default_factory=set)
     next_address: int = ARENA_ADDRESS
     recording: bool = True
     ended: bool = False  # and reaped
@@ -512,6 +515,15 @@ class Subject:
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         """openat(2) of a path; the subject's descriptor. Raises OSError."""
         return self.syscall("openat", AT_FDCWD, self.text(path), flags, mode)
+
+    def lock(self, path: Path, how: int = fcntl.LOCK_SH) -> None:
+        """Locks a file, flock(2), until the subject and its children end; a file that it has
+        locked already stays as it is. Raises OSError."""
+        if path not in self.locked:
+            with self.unrecorded():
+                descriptor = self.open(str(path), os.O_RDONLY)
+                self.syscall("flock", descriptor, how)
+            self.locked.add(path)
 
     def read_file(self, path: str) -> str:
         """The text of a small file, as the subject sees it. Raises OSError."""

@@ -7,15 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from helpers import hugepages
-from helpers.procfs import HUGETLB_KNOBS
+from helpers import lease
 from helpers.stream import in_flight, read
 
 ROOT = Path(__file__).parent.parent
@@ -151,18 +149,6 @@ def test_an_unknown_case_id_fails() -> None:
 # -- the run itself is killed
 
 
-@pytest.fixture
-def pool() -> Iterator[int]:
-    hugepages.settle()
-    path = HUGETLB_KNOBS / "nr_hugepages"
-    before = int(path.read_text())
-    yield before
-    deadline = time.monotonic() + 10
-    while int(path.read_text()) != before and time.monotonic() < deadline:
-        time.sleep(0.01)  # the pool has no event to wait for
-    assert int(path.read_text()) == before
-
-
 def subjects_of(session: int) -> list[str]:
     """The subjects left of a run that was a session leader's."""
     out = subprocess.run(
@@ -171,14 +157,23 @@ def subjects_of(session: int) -> list[str]:
     return out.stdout.splitlines()
 
 
+def child_pids(parent: int, pattern: str) -> list[int]:
+    """The children of a process whose command line matches a pattern."""
+    out = subprocess.run(
+        ["pgrep", "-P", str(parent), "-f", pattern], capture_output=True, text=True, check=False
+    )
+    return list(map(int, out.stdout.split()))
+
+
 @as_root
-def test_a_killed_run_leaves_nothing_behind(pool: int, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_nothing_behind(tmp_path: Path) -> None:
     stream = tmp_path / "stream.jsonl"
     whole = command("--stream", str(stream), "uffd_tests")
     process = subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + SECONDS
     while not (stream.exists() and len(read(stream)) > 100) and time.monotonic() < deadline:
         time.sleep(0.01)  # until the run is in full swing
+    (keeper,) = child_pids(process.pid, "helpers.lease")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     events = read(stream)
@@ -187,6 +182,9 @@ def test_a_killed_run_leaves_nothing_behind(pool: int, tmp_path: Path) -> None:
     while subjects_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert subjects_of(process.pid) == []
+    while keeper in lease.leases() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert keeper not in lease.leases()
 
 
 # -- less than root

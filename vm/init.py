@@ -15,7 +15,6 @@ import os
 import runpy
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
@@ -30,8 +29,6 @@ COMPLAINT = "uffd-wp guest: "
 _SYS_INIT_MODULE = 175
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND = 1, 32, 4096
 _RB_AUTOBOOT = 0x01234567
-_SWAP_BYTES = 256 << 20
-_PAGE = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,14 +54,6 @@ def _mount(source: str, target: str, kind: str, flags: int = 0, options: str = "
     os.makedirs(target, exist_ok=True)
     encoded = (source.encode(), target.encode(), kind.encode(), flags, options.encode())
     _call(_libc.mount(*encoded), f"can't mount {kind or source} on {target}")
-
-
-def _try(action: Callable[[], None]) -> None:
-    """Does what a run can go without; where it fails, the host is told."""
-    try:
-        action()
-    except OSError as error:
-        _complain(error.strerror or str(error))
 
 
 def _complain(text: str) -> None:
@@ -96,20 +85,6 @@ def _mount_all(plan: Plan) -> None:
     except OSError as error:
         needs = "CONFIG_9P_FS, CONFIG_NET_9P_VIRTIO and CONFIG_VIRTIO_PCI"
         raise OSError(error.errno, f"{error.strerror}: it needs {needs}") from None
-
-
-def _swap_on() -> None:
-    """Makes a compressed RAM disk the swap device. Raises OSError where the kernel has none."""
-    disk = Path("/dev/zram0")
-    Path("/sys/block/zram0/disksize").write_text(str(_SWAP_BYTES))
-    header = bytearray(_PAGE)
-    # version, last page, number of bad pages: the header as mkswap(8) writes it
-    for offset, value in ((1024, 1), (1028, _SWAP_BYTES // _PAGE - 1), (1032, 0)):
-        header[offset : offset + 4] = value.to_bytes(4, "little")
-    header[-10:] = b"SWAPSPACE2"
-    with disk.open("r+b") as file:
-        file.write(header)
-    _call(_libc.swapon(str(disk).encode(), 0), "can't swap on zram")
 
 
 def _run_pytest(plan: Plan) -> NoReturn:
@@ -152,7 +127,6 @@ def main() -> None:
     except OSError as error:
         _complain(error.strerror or str(error))
         return
-    _try(_swap_on)
     os.environ |= {
         "HOME": "/root",
         "LANG": "C.UTF-8",
