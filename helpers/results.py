@@ -111,6 +111,8 @@ class Results:
             self.run.stream.write("result", id=name, state="crashed", reason=reason)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.is_worker:  # what its reports tell is the controller's to count
+            return
         totals, skips = _tally(terminalreporter)
         if self.run.stream:
             self.run.stream.write("end", totals=totals)

@@ -124,6 +124,7 @@ def test_the_stream_has_a_head_and_an_end(drill: Drill) -> None:
     assert head["kernel"]["release"] == os.uname().release
     assert {"features", "thp", "config", "taint"} <= head["kernel"].keys()
     assert end["event"] == "end"
+    assert [event["event"] for event in drill.events].count("end") == 1  # and not one a worker
 
 
 def test_one_case_by_its_canonical_id(drill: Drill) -> None:
