@@ -296,6 +296,7 @@ def prepare(region: Region, *, register: bool = True) -> Region:
     if register:
         region.register()
     arrangement.prove(region)
+    region.subject.note("arranged")
     region.remember()
     return region
 

@@ -131,20 +131,28 @@ def _looks(region: Region, pages: range) -> list[Page]:
         region.registered = registered
 
 
-def failure(
-    name: str,
-    clause: Clause | None,
-    machine: Machine,
-    subject: Subject | None,
-    region: Region | None,
-    seed: int | None,
-) -> str:
-    """All that a reader on a mailing list needs beside the assertion itself."""
+def heading(name: str, clause: Clause | None, machine: Machine, region: Region | None) -> list[str]:
+    """What a failure is about."""
     lines = [f"case:    {name}", f"kernel:  {machine.release} {platform.machine()}"]
     if clause is not None:
         lines += [f"clause:  {clause.id} {clause.text}", f"source:  {clause.source}"]
     if region is not None:
         lines += [f"axes:    {', '.join(f'{k} {v}' for k, v in axes(region.setup).items())}"]
+    return lines
+
+
+def failure(
+    about: list[str],
+    name: str,
+    subject: Subject | None,
+    region: Region | None,
+    reproducer: str,
+    seed: int | None,
+) -> str:
+    """All that a reader on a mailing list needs beside the assertion itself; `about` is the
+    heading, `reproducer` tells of the C file."""
+    lines = list(about)
+    if region is not None:
         try:
             lines += [
                 f"pages:   {page_map(region)}",
@@ -154,6 +162,7 @@ def failure(
             lines += [f"pages:   can't be read any more ({type(error).__name__})"]
     if subject is not None:
         lines += _subject_lines("subject", subject)
+    lines += [f"in C:    {reproducer}"]
     replay = "" if seed is None else f" --seed {seed}"
     return "\n".join([*lines, f"again:   pytest --case '{name}'{replay}"])
 

@@ -7,12 +7,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.junitxml import xml_key  # as pytest's own record_xml_attribute does it
 
-from helpers import mail
+from helpers import mail, reproducer
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared
 from helpers.region import Region
@@ -20,6 +21,7 @@ from helpers.run import Run
 from helpers.stream import SCHEMA
 from helpers.subject import Subject
 
+RESULTS = Path(__file__).parent.parent / "results"  # for what a run without a stream leaves
 SUBJECT = pytest.StashKey[Subject]()
 REGION = pytest.StashKey[Region]()
 _REPORTS = pytest.StashKey[list[pytest.TestReport]]()
@@ -50,19 +52,26 @@ class Results:
             if made.failed:
                 error = call.excinfo.value if call.excinfo else None
                 made.user_properties.append(("state", getattr(error, "state", "failed")))
-                made.sections.append(("for the mail", self._mail(item)))
+                made.sections.append(("for the mail", self._mail(item, made, str(error))))
         return made
 
-    def _mail(self, item: pytest.Item) -> str:
+    def _mail(self, item: pytest.Item, made: pytest.TestReport, error: str) -> str:
+        name, region = canonical_id(item.nodeid), item.stash.get(REGION, None)
+        clause = self.run.clauses.get(declared(item).clause)
+        about = mail.heading(name, clause, self.run.machine, region)
+        subject, told = item.stash.get(SUBJECT, None), "none: there was no subject yet"
+        if subject is not None:
+            folder = self.run.stream.path.parent if self.run.stream else RESULTS
+            path = (folder / "repro" / f"{name}.c").resolve()
+            try:
+                reproducer.write(path, subject, "\n".join([*about, f"failed:  {error}"]))
+                made.user_properties.append(("reproducer", str(path)))
+                told = f"cc -o reproducer {path} -pthread"
+            except (reproducer.Unwritable, OSError) as reason:
+                told = f"none: {reason}"
         random = "rng" in getattr(item, "fixturenames", ())
-        return mail.failure(
-            canonical_id(item.nodeid),
-            self.run.clauses.get(declared(item).clause),
-            self.run.machine,
-            item.stash.get(SUBJECT, None),
-            item.stash.get(REGION, None),
-            self.config.getoption("seed") if random else None,
-        )
+        seed = self.config.getoption("seed") if random else None
+        return mail.failure(about, name, subject, region, told, seed)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -166,6 +175,7 @@ def _result(item: pytest.Item) -> dict[str, Any]:
         "seconds": round(sum(r.duration for r in reports), 6),
         "reason": reason,
         "evidence": "\n".join(text for _, text in worst.sections),
+        "reproducer": dict(worst.user_properties).get("reproducer", ""),
     }
 
 

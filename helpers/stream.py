@@ -5,13 +5,14 @@
     {"event": "plan",   "ids": [...]}
     {"event": "start",  "id": ..., "clause": ..., "axes": {...}, "worker": ...}
     {"event": "result", "id": ..., "clause": ..., "axes": {...}, "state": ..., "seconds": ...,
-                        "reason": ..., "evidence": ...}
+                        "reason": ..., "evidence": ..., "reproducer": ...}
     {"event": "end",    "totals": {...}}
 
 `plan` names the cases that a process is going to run; under xdist there is none.
 States: passed, failed, skipped, xfailed, timeout, crashed. Any number of processes append
 to one file; a case that has started and has no result was in flight when the run was lost. The
-result of a case that took its worker along has no clause, axes, seconds or evidence.
+result of a case that took its worker along has no clause, axes, seconds, evidence or reproducer,
+which is a C file's path ("": none).
 
 A machine that goes down cuts the last line, and the next boot's first line may follow without a
 line end; what was not on the disk yet may come back as zeros. So `read` takes what it can.

@@ -22,15 +22,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers import build, procfs
+from helpers import build, procfs, tape
 from helpers.uapi import AT_FDCWD, NEW_SYSCALLS, Advice, Map, Prot
 
 _module, _EXECUTABLE = build.load()
 ffi: Any = _module.ffi
 lib: Any = _module.lib
+_SYSCALL_NAMES = {number: name for name, number in NEW_SYSCALLS.items()}
+_SYSCALL_NAMES |= {getattr(lib, f"SYS_{name}"): name for name in build.SYSCALLS}
 
 SLOT_BYTES = 4 << 20  # scratch memory of one thread; a hugetlb page and its vectors fit
 SLOTS = 64
+SCRATCH_BYTES = SLOTS * SLOT_BYTES
 SCRATCH_ADDRESS = 0x6_0000_0000
 ARENA_ADDRESS = 0x10_0000_0000  # mappings under test, each in a GiB of its own
 ARENA_STRIDE = 1 << 30
@@ -85,14 +88,44 @@ class Answer:
         return f"{self.value:#x}" if self.value > 4096 else str(self.value)
 
 
-@dataclass
+@dataclass(eq=False)
 class Step:
-    """One operation of the trace: who did what, and what came of it (None: no answer yet)."""
+    """One operation of the trace: who did what, and what came of it (None: no answer yet).
+
+    What a replay needs beside it (helpers/reproducer.py): the request itself, the scratch memory
+    that it read and wrote, and the descriptor of ours that went or came with it (-1: none).
+    """
 
     thread: str
     name: str
     arguments: tuple[object, ...]
     answer: Answer | None = None
+    by: Thread | None = field(default=None, repr=False)
+    request: tuple[int, ...] = field(default=(), repr=False)  # the operation and its arguments
+    inputs: tuple[tuple[int, bytes], ...] = field(default=(), repr=False)  # address and contents
+    output: bytes = field(default=b"", repr=False)
+    passed: int = field(default=-1, repr=False)
+
+    @property
+    def call(self) -> str:
+        """The system call's name, or the operation's own."""
+        if self.request[0] != lib.OP_SYSCALL:
+            return self.name
+        return _SYSCALL_NAMES.get(self.request[1], "")
+
+    @property
+    def operands(self) -> tuple[int, ...]:
+        """The arguments of the system call or of the operation."""
+        return self.request[2 if self.request[0] == lib.OP_SYSCALL else 1 :]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What came next on a tape, the record of all that a case did and saw, in order."""
+
+    what: str  # begin, end, born, readable, message, drop, kill, text, asleep, arranged
+    about: Any = None
+    seen: Any = None
 
 
 class Scratch:
@@ -103,11 +136,16 @@ class Scratch:
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("scratch")
-        os.ftruncate(self.descriptor, SLOTS * SLOT_BYTES)
-        self.memory = mmap.mmap(self.descriptor, SLOTS * SLOT_BYTES)
+        os.ftruncate(self.descriptor, SCRATCH_BYTES)
+        self.memory = mmap.mmap(self.descriptor, SCRATCH_BYTES)
         self.pointer = int(ffi.cast("uintptr_t", ffi.from_buffer(self.memory)))
         self.view = memoryview(self.memory)
         self.free = list(range(SLOTS - 1, 0, -1))
+
+    def peek(self, address: int, count: int) -> bytes:
+        """The bytes at a subject's address of scratch memory; none elsewhere."""
+        start = address - SCRATCH_ADDRESS
+        return bytes(self.view[start : start + count]) if 0 <= start < len(self.view) else b""
 
 
 class Pending:
@@ -146,7 +184,7 @@ class Thread:
         self.descriptor = descriptor
         self.name = name
         self.tid = subject.pid
-        self.busy = False  # an operation is on its way
+        self.step: Step | None = None  # the operation that is on its way
         self.slot = subject.scratch.free.pop()
         self.request = ffi.new("struct request *")
         self.reply = ffi.new("struct reply *")
@@ -174,15 +212,19 @@ class Thread:
         self, operation: int, arguments: Iterable[int], step: Step, passing: int = -1
     ) -> Pending:
         """Sends an operation and doesn't wait for its answer. Raises SubjectLost."""
-        if self.busy:
+        if self.step is not None:
             raise self.subject.stuck(f"{self.name} has not answered yet and can't do more")
+        step.by, step.request, step.passed = self, (operation, *arguments), passing
+        if self.subject.tape is not None:
+            step.inputs = tape.inputs(step.call, step.operands, self.subject.scratch.peek)
         self.request.operation = operation
         for index, argument in enumerate(arguments):
             self.request.argument[index] = argument & 0xFFFF_FFFF_FFFF_FFFF
         error = lib.channel_send(self.descriptor, self.request, passing)
         if error:
             raise self.subject.died()
-        self.busy = True
+        self.step = step
+        self.subject.note("begin", step)
         return Pending(self, step)
 
     def wait(self, descriptor: int = -1) -> bool:
@@ -195,6 +237,8 @@ class Thread:
                 self.descriptor, descriptor, int(1000 * max(0.0, min(patience, left)))
             )
             if ready >= 0:
+                if ready:
+                    self.subject.note("readable", descriptor)
                 return bool(ready == 0)
             if left <= 0:
                 raise self.subject.stuck(f"no answer from {self.name} by the deadline")
@@ -208,9 +252,14 @@ class Thread:
         """The answer that is there, and the descriptor that came with it (-1: none)."""
         if lib.channel_receive(self.descriptor, self.reply, self.passed):
             raise self.subject.died()
-        self.busy = False
-        reply = self.reply
+        reply, step, self.step = self.reply, self.step, None
         answer = Answer(reply.value, reply.error, reply.signal, reply.code, reply.address)
+        if step is not None:
+            step.answer, step.passed = answer, max(step.passed, self.passed[0])
+            if self.subject.tape is not None:
+                peek = self.subject.scratch.peek
+                step.output = tape.output(step.call, step.operands, answer.value, peek)
+            self.subject.note("end", step)
         return answer, self.passed[0]
 
     def syscall(self, name: str, *arguments: int) -> Answer:
@@ -269,6 +318,7 @@ class Subject:
     deadline: float
     parent: Subject | None = None
     trace: list[Step] = field(default_factory=list)
+    tape: list[Event] | None = None  # of a case: that of its subject and all its children
     mappings: list[Mapping] = field(default_factory=list)
     messengers: list[Any] = field(default_factory=list)  # userfaultfds whose messages we read
     all_messengers: list[Any] = field(default_factory=list)  # and those we have read
@@ -303,7 +353,7 @@ class Subject:
         self.main = Thread(self, descriptor, "main")
         self.threads = [self.main]
         self.touchers: list[Thread] = []
-        self._pagemap = -1
+        self.pagemap_descriptor = -1  # not opened yet
         self._unborn = -1  # our socket to a child whose fork has begun
         return self
 
@@ -335,8 +385,11 @@ class Subject:
         )
         child.mappings = list(self.mappings)
         self.children.append(child)
+        child.tape = [] if self.tape is None else self.tape  # a case's subject begins one
         ours, self._unborn = self._unborn, -1
-        return child._with_main(ours)
+        child._with_main(ours)
+        self.note("born", pending.step, child.main)
+        return child
 
     def thread(self) -> Thread:
         """A new thread."""
@@ -348,6 +401,7 @@ class Subject:
         thread = Thread(self, ours, f"toucher {len(self.touchers)}")
         thread.wait()
         thread.tid = thread.receive()[0].value
+        self.note("born", step, thread)
         self.threads.append(thread)
         return thread
 
@@ -407,6 +461,7 @@ class Subject:
 
     def kill(self) -> int:
         """Kills the subject; the signal that ended it. Raises SubjectStuck if none did in time."""
+        self.note("kill", self.main)
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         if not self._gone(self.deadline - time.monotonic()):
             raise self.stuck("SIGKILL did not end the subject by the deadline")
@@ -476,10 +531,12 @@ class Subject:
 
         A thread that has been woken is runnable at once, so this needs no waiting.
         """
-        return (
+        asleep = (
             procfs.thread_state(self.pid, thread.tid) in _ASLEEP
             and lib.channel_wait(thread.descriptor, -1, 0) != 0
         )
+        self.note("asleep", thread, asleep)
+        return asleep
 
     def record(self, thread: Thread, name: str, arguments: tuple[object, ...]) -> Step:
         """Adds an operation to the trace."""
@@ -487,6 +544,11 @@ class Subject:
         if self.recording:
             self.trace.append(step)
         return step
+
+    def note(self, what: str, about: Any = None, seen: Any = None) -> None:
+        """Adds an event to the tape, if there is one."""
+        if self.tape is not None:
+            self.tape.append(Event(what, about, seen))
 
     @contextmanager
     def unrecorded(self) -> Iterator[None]:
@@ -528,12 +590,19 @@ class Subject:
     def read_file(self, path: str) -> str:
         """The text of a small file, as the subject sees it. Raises OSError."""
         parts = []
-        with self.unrecorded():
-            descriptor = self.open(path, os.O_RDONLY)
-            while count := self.syscall("read", descriptor, self.main.scratch_address, SLOT_BYTES):
-                parts.append(bytes(self.main.scratch(count)))
-            self.syscall("close", descriptor)
-        return b"".join(parts).decode()
+        kept, self.tape = self.tape, None  # on the tape it is one look
+        try:
+            with self.unrecorded():
+                descriptor = self.open(path, os.O_RDONLY)
+                address = self.main.scratch_address
+                while count := self.syscall("read", descriptor, address, SLOT_BYTES):
+                    parts.append(bytes(self.main.scratch(count)))
+                self.syscall("close", descriptor)
+        finally:
+            self.tape = kept
+        text = b"".join(parts).decode()
+        self.note("text", self.main, (path, text))
+        return text
 
     def place(self, size: int, align: int = ARENA_STRIDE, lead: int = 0) -> int:
         """A free address for `size` bytes, `lead` bytes below a multiple of `align`, in page
@@ -562,7 +631,7 @@ class Subject:
     @property
     def pagemap(self) -> int:
         """The subject's descriptor of its own /proc/self/pagemap."""
-        if self._pagemap < 0:
+        if self.pagemap_descriptor < 0:
             with self.unrecorded():
-                self._pagemap = self.open("/proc/self/pagemap", os.O_RDONLY)
-        return self._pagemap
+                self.pagemap_descriptor = self.open("/proc/self/pagemap", os.O_RDONLY)
+        return self.pagemap_descriptor

@@ -168,7 +168,9 @@ class Userfaultfd:
         try:
             raw = os.read(self._ours, _MESSAGE_BYTES)
         except BlockingIOError:
+            self.subject.note("message", self._ours)
             return None
+        self.subject.note("message", self._ours, raw)
         message = Message.decode(raw)
         self.seen.append(message)
         return message
@@ -188,6 +190,7 @@ class Userfaultfd:
         """Drops our duplicate; the subject's descriptor stays open."""
         if self._ours >= 0:
             os.close(self._ours)
+            self.subject.note("drop", self._ours)
             self._ours = -1
             self.subject.messengers.remove(self)
 

@@ -118,6 +118,13 @@ def test_a_failure_can_be_mailed(drill: Drill) -> None:
         assert part in evidence
 
 
+def test_a_failure_comes_with_a_reproducer(drill: Drill) -> None:
+    result = drill.result("wrong_expectation")
+    assert f"in C:    cc -o reproducer {result['reproducer']} -pthread" in result["evidence"]
+    assert "assert 0x83" in Path(result["reproducer"]).read_text()
+    assert drill.result("worker_aborts").get("reproducer", "") == ""
+
+
 def test_the_stream_has_a_head_and_an_end(drill: Drill) -> None:
     head, end = drill.events[0], drill.events[-1]
     assert head["event"] == "run"
