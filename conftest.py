@@ -23,7 +23,7 @@ except build.BuildError as failure:
 from helpers import arrange, hugepages, known_issues, lease, stream
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared
-from helpers.machine import Machine, advice
+from helpers.machine import Machine, Need, advice
 from helpers.region import Region, Unproven
 from helpers.results import REGION, SUBJECT, Results
 from helpers.run import Run
@@ -174,6 +174,14 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture
+def other(request: pytest.FixtureRequest, subject: Subject) -> Iterator[Subject]:
+    """A second subject, which shares nothing with the first."""
+    made = request.config.stash[RUN].subject()
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def boundary() -> int:
     """The boundary that the region's middle lies on, in bytes; 0 for none in particular."""
     return 0
@@ -220,13 +228,22 @@ def bare(pytestconfig: pytest.Config, region: Region) -> Region:
 
 
 @pytest.fixture
-def offered(pytestconfig: pytest.Config, machine: Machine) -> Callable[[Advice], Advice]:
+def require(pytestconfig: pytest.Config, machine: Machine) -> Callable[[Need], None]:
+    """Skips the case where a need of one of its parameters is not met."""
+
+    def checked(need: Need) -> None:
+        if not need.met(machine):
+            _skip(pytestconfig, need.remedy)
+
+    return checked
+
+
+@pytest.fixture
+def offered(require: Callable[[Need], None]) -> Callable[[Advice], Advice]:
     """Passes an advice on, once the kernel is seen to know it."""
 
     def checked(wanted: Advice) -> Advice:
-        need = advice(wanted)
-        if not need.met(machine):
-            _skip(pytestconfig, need.remedy)
+        require(advice(wanted))
         return wanted
 
     return checked

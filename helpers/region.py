@@ -256,6 +256,11 @@ class Region:
         subject.syscall("pwrite64", file, subject.main.scratch_address, 8, 0)
         return thread.begin(name, file, self.address(page), 8, 0)
 
+    def peek(self, address: int, count: int) -> bytes:
+        """Bytes of the subject's memory, read from outside by /proc/PID/mem. Raises OSError."""
+        with open(f"/proc/{self.subject.pid}/mem", "rb", buffering=0) as file:
+            return os.pread(file.fileno(), count, address)
+
     def fork(self) -> Region:
         """The region in a forked child; its userfaultfd is the one that EVENT_FORK brought, if
         that event was asked for, else the parent's."""

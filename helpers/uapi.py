@@ -169,11 +169,21 @@ class ScanFlag(IntFlag):
     CHECK_WPASYNC = 1 << 1
 
 
-NEW_SYSCALLS = {"memfd_secret": 447}  # 5.14; since 5.1 the numbers are those of all machines
+# since 5.1 the numbers are those of all machines
+NEW_SYSCALLS = {
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "memfd_secret": 447,  # 5.14
+}
 
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
 MFD_CLOEXEC, MFD_HUGETLB, MFD_HUGE_2MB = 1, 4, 21 << 26
 O_TMPFILE = 0o20200000
 AT_FDCWD = -100
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+FUTEX_WAKE, FUTEX_CMP_REQUEUE, FUTEX_WAKE_OP, FUTEX_PRIVATE_FLAG = 1, 4, 5, 128
+PTRACE_PEEKDATA, PTRACE_POKEDATA, PTRACE_SEIZE, PTRACE_INTERRUPT = 2, 5, 0x4206, 0x4207
+SPLICE_F_GIFT = 8
+WALL = 0x40000000  # __WALL of wait4(2): threads, too
 BUS_MCEERR_AR = 4  # si_code of a SIGBUS on a poisoned page

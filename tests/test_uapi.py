@@ -30,6 +30,9 @@ STRUCTS = {
     "uffdio_copy": "uffdio_copy",
     "uffdio_fill": "uffdio_zeropage",
     "uffd_message": "uffd_msg",
+    "io_uring_setup_params": "io_uring_params",
+    "io_uring_entry": "io_uring_sqe",
+    "io_uring_completion": "io_uring_cqe",
 }
 
 
@@ -45,6 +48,7 @@ def from_headers(names: list[str], tmp_path: Path) -> dict[str, int]:
     source.write_text(
         "#include <stdio.h>\n#include <stddef.h>\n#include <sys/ioctl.h>\n"
         "#include <linux/userfaultfd.h>\n#include <linux/mman.h>\n#include <linux/fs.h>\n"
+        "#include <linux/io_uring.h>\n"
         f"int main(void) {{\n{body}{sizes}return 0; }}\n"
     )
     program = tmp_path / "numbers"

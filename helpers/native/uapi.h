@@ -70,3 +70,50 @@ struct pm_scan_arg {
 	uint64_t category_anyof_mask;
 	uint64_t return_mask;
 };
+
+struct io_uring_ring_offsets {	/* of the submission and of the completion ring alike */
+	uint32_t head;
+	uint32_t tail;
+	uint32_t ring_mask;
+	uint32_t ring_entries;
+	uint32_t flags_or_overflow;
+	uint32_t dropped_or_cqes;
+	uint32_t array_or_flags;
+	uint32_t reserved;
+	uint64_t user_address;
+};
+
+struct io_uring_setup_params {
+	uint32_t sq_entries;
+	uint32_t cq_entries;
+	uint32_t flags;
+	uint32_t sq_thread_cpu;
+	uint32_t sq_thread_idle;
+	uint32_t features;
+	uint32_t wq_fd;
+	uint32_t reserved[3];
+	struct io_uring_ring_offsets sq;
+	struct io_uring_ring_offsets cq;
+};
+
+struct io_uring_entry {		/* of the submission queue */
+	uint8_t opcode;
+	uint8_t flags;
+	uint16_t priority;
+	int32_t fd;
+	uint64_t offset;
+	uint64_t address;
+	uint32_t len;
+	uint32_t call_flags;
+	uint64_t user_data;
+	uint16_t buffer_index;
+	uint16_t personality;
+	uint32_t splice_fd;
+	uint64_t more[2];
+};
+
+struct io_uring_completion {
+	uint64_t user_data;
+	int32_t result;
+	uint32_t flags;
+};
