@@ -246,7 +246,8 @@ def swap_out(region: Region, pages: range | None = None) -> None:
         region.advise(Advice.PAGEOUT, chosen)
         if swapped_bytes(region) == wanted:
             return
-    raise Unproven(f"{swapped_bytes(region)} and not {wanted} bytes are in swap: is it full?")
+    held = swapped_bytes(region)
+    raise Unproven(f"{held} and not {wanted} bytes are in swap: this kernel keeps such pages back")
 
 
 def _make_swapped(region: Region) -> None:

@@ -144,7 +144,9 @@ pmd_mapped = State("pmd_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
 pte_mapped = State("pte_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
 file_mapped = State("file_mapped", (memfd_private, hugetlb_private), populated=True)
 cached = State("cached", FILE_BACKED, SHARED_SHMEM, populated=True)
-swapped = State("swapped", (*ANON, *SHMEM), (*ANON, *SHARED_SHMEM), (machine.SWAP,), populated=True)
+swapped = State(  # tmpfs and shared_anon are swapped as memfd_shared is
+    "swapped", (*ANON, memfd_shared, memfd_private), (*ANON, memfd_shared), (machine.SWAP,), True
+)
 
 NONE = (none_pte, none_pmd)
 ZERO = (zero_page, huge_zero_page)

@@ -215,8 +215,13 @@ HUGETLB = Need(
     lambda _: HUGETLB_KNOBS.exists(), "the kernel has no 2 MiB hugetlb pages: CONFIG_HUGETLBFS=y"
 )
 SWAP = Need(
-    lambda _: bool(swap.devices()),
+    lambda _: swap.offered(),
     "no swap: run as root on a kernel with CONFIG_ZRAM, or add a swap device (swapon(8))",
+)
+SWAPOFF = Need(
+    lambda _: swap.exclusive(),
+    "swap that the machine has is never turned off: run as root on a machine without, or in a "
+    "guest, by ./run-in-vm.sh",
 )
 
 

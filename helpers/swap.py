@@ -47,9 +47,14 @@ def _ours() -> Iterator[Path]:
             yield path
 
 
+def offered() -> bool:
+    """Whether pages can be swapped out: a case may just have turned our device off."""
+    return bool(devices() or ours())
+
+
 def exclusive() -> bool:
-    """Whether our device is in use and no other."""
-    return devices() == [str(ours())]
+    """Whether pages are swapped to our device and to no other."""
+    return bool(ours()) and devices() in ([], [str(ours())])
 
 
 def provide() -> None:
@@ -57,13 +62,14 @@ def provide() -> None:
     device = ours()
     if device is None and not devices():
         device = _add()
-    if device is not None and str(device) not in devices():
+    if device is not None:
         turn_on(device)
 
 
 def turn_on(device: Path) -> None:
-    """swapon(2). Raises OSError."""
-    _check(_libc.swapon(str(device).encode(), 0), "swapon")
+    """swapon(2), if need be. Raises OSError."""
+    if str(device) not in devices():
+        _check(_libc.swapon(str(device).encode(), 0), "swapon")
 
 
 def _add() -> Path:

@@ -3,14 +3,14 @@
 
 from errno import ENOENT
 
-from helpers.axes import KINDS, STATES, SYNC, protectable
+from helpers.axes import KINDS, STATES, SYNC, protectable, swapped
 from helpers.cases import case, refuses
 from helpers.machine import ROOT
 from helpers.uapi import Event, Feature
 from helpers.uffd import Message
 
 
-@case("FORK-1", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+@case("FORK-1", kinds=KINDS, states=(*STATES, swapped), features=SYNC, where=protectable)
 def test_child_without_the_event_has_no_protection(mem):
     mem.protect(mem.unit)
     protected = mem.protected()
@@ -24,7 +24,7 @@ def test_child_without_the_event_has_no_protection(mem):
 @case(
     "FORK-2",
     kinds=KINDS,
-    states=STATES,
+    states=(*STATES, swapped),
     features=SYNC,
     where=protectable,
     also=Feature.EVENT_FORK,
@@ -42,7 +42,7 @@ def test_child_with_the_event_keeps_the_protection(mem):
     assert mem.protected() == protected
 
 
-@case("FORK-3", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+@case("FORK-3", kinds=KINDS, states=(*STATES, swapped), features=SYNC, where=protectable)
 def test_mremap_without_the_event_clears_the_protection(mem):
     mem.protect(mem.unit)
     moved, message = mem.move()
@@ -54,7 +54,12 @@ def test_mremap_without_the_event_clears_the_protection(mem):
 
 
 @case(
-    "FORK-4", kinds=KINDS, states=STATES, features=SYNC, where=protectable, also=Feature.EVENT_REMAP
+    "FORK-4",
+    kinds=KINDS,
+    states=(*STATES, swapped),
+    features=SYNC,
+    where=protectable,
+    also=Feature.EVENT_REMAP,
 )
 def test_mremap_with_the_event_keeps_the_protection(mem):
     mem.protect(mem.unit)

@@ -21,6 +21,7 @@ from helpers.axes import (
     pmd_mapped,
     populated,
     protectable,
+    swapped,
     wpu,
 )
 from helpers.cases import case, refuses
@@ -72,7 +73,7 @@ def test_zero_page_is_pfnzero(mem):
 
 
 @PATHS
-@case("SCAN-4", kinds=KINDS, states=STATES, features=(asynchronous,), needs=NEEDS)
+@case("SCAN-4", kinds=KINDS, states=(*STATES, swapped), features=(asynchronous,), needs=NEEDS)
 def test_write_is_reported_and_nothing_else(mem, asked):
     mem.protect(mem.pages)
     assert written(mem, **asked) == set()
@@ -82,7 +83,7 @@ def test_write_is_reported_and_nothing_else(mem, asked):
 
 
 @PATHS
-@case("SCAN-5", kinds=KINDS, states=STATES, features=(asynchronous,), needs=NEEDS)
+@case("SCAN-5", kinds=KINDS, states=(*STATES, swapped), features=(asynchronous,), needs=NEEDS)
 def test_wp_matching_protects_what_it_reports(mem, asked):
     mem.protect(mem.pages)
     mem.store()

@@ -18,6 +18,7 @@ from helpers.axes import (
     none_pte,
     populated,
     protectable,
+    swapped,
     wpu,
 )
 from helpers.cases import case, refuses
@@ -190,7 +191,7 @@ def test_rest_of_the_mapping_stays_unregistered(bare):
     assert bare.changed() == {bare.page}
 
 
-@case("REG-13", kinds=KINDS, states=STATES, features=(wpu,))
+@case("REG-13", kinds=KINDS, states=(*STATES, swapped), features=(wpu,))
 def test_unregister_clears_the_protection(mem):
     mem.protect(mem.pages)
     mem.uffd.unregister(mem.start, mem.size)
@@ -209,7 +210,7 @@ def test_unregistering_a_part_clears_just_that(mem):
     assert mem.store(mem.page + 1).message == mem.wp_fault(mem.page + 1)
 
 
-@case("REG-14", kinds=KINDS, states=STATES, features=(wpu,))
+@case("REG-14", kinds=KINDS, states=(*STATES, swapped), features=(wpu,))
 def test_close_clears_the_protection(mem):
     mem.protect(mem.pages)
     mem.uffd.close()

@@ -18,6 +18,7 @@ from helpers.axes import (
     memfd_private,
     memfd_shared,
     populated,
+    swapped,
     tmpfs,
 )
 from helpers.cases import case
@@ -44,7 +45,7 @@ def test_reading_a_marker_maps_the_protected_page(mem):
     assert mem.changed() == {mem.page}
 
 
-@case("SHM-3", kinds=SHARED_SHMEM, states=(*POPULATED, cached), features=FEATURES)
+@case("SHM-3", kinds=SHARED_SHMEM, states=(*POPULATED, cached, swapped), features=FEATURES)
 def test_dontneed_leaves_a_marker(mem):
     mem.protect()
     mem.load()
