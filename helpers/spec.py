@@ -12,6 +12,7 @@ from pathlib import Path
 
 PATH = Path(__file__).parent.parent / "SPEC.md"
 _ITEM = re.compile(r"^- \*\*([A-Z]+-\d+)\*\* (.*?)(?=^- \*\*|^#|\Z)", re.MULTILINE | re.DOTALL)
+_CHAPTER = re.compile(r"^## ([A-Z]+): (.*?)(?: \(`.*)?$", re.MULTILINE)
 _PARTS = re.compile(r"(.*?)\s*Source: (.*?)\.\s*Since: (.*?)\.\s*$")
 
 
@@ -36,6 +37,11 @@ def clauses(text: str) -> dict[str, Clause]:
             raise ValueError(f"{name} stands twice in the specification")
         found[name] = Clause(name, *parts.groups())
     return found
+
+
+def chapters() -> dict[str, str]:
+    """The titles of the project's own specification's chapters, by the prefix of their clauses."""
+    return dict(_CHAPTER.findall(PATH.read_text()))
 
 
 def load() -> dict[str, Clause]:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Merge the results of a run: one JUnit file, KTAP on standard output, a summary on standard error.
+"""Tell the results of a run: KTAP on standard output, a summary on standard error, and files.
+
+Without an option for files, junit.xml and report.html are written into the run's folder.
+`python -m report diff EARLIER LATER` tells what changed between two runs.
 
 Exit status: 0 passed, 1 failed, 4 everything was skipped, 2 there is no run to report on.
 """
@@ -10,55 +13,91 @@ import argparse
 import io
 import signal
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
-from report import junit, ktap
-from report.merge import Kernel, State, Unreadable, load
-from report.text import one_line
+from report import diff, flat, html, junit, kcidb, ktap, lava, terminal
+from report.merge import Run, State, Unreadable, load
 
 _STATUS = {State.PASSED: 0, State.FAILED: 1, State.SKIPPED: 4}
 _UNREADABLE = 2
-_SHOWN = 10  # of a kernel's failures
-_WIDTH = 160
+_FILES = {  # option: what the file is, and its name if it is written unasked
+    "junit": ("one JUnit document, a suite for each kernel", "junit.xml"),
+    "html": ("the page: which kernel keeps which promise", "report.html"),
+    "kcidb": ("KCIDB's JSON", ""),
+    "csv": ("a flat table", ""),
+    "json": ("the same table", ""),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
-    parser = argparse.ArgumentParser("report", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("run", metavar="RUN", type=Path, help="a folder with results")
-    parser.add_argument(
-        "--junit", metavar="FILE", type=Path, help="where the JUnit file goes (RUN/junit.xml)"
-    )
-    options = parser.parse_args(arguments)
-    file = options.junit or options.run / "junit.xml"
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        run = load(options.run)
-        file.write_text(junit.document(run), encoding="utf-8")
+        return _diff(words[1:]) if words[:1] == ["diff"] else _report(words)
     except (Unreadable, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return _UNREADABLE
-    for line in ktap.lines(run):
-        print(line)
-    for kernel in run.kernels:
-        for line in _summary(kernel):
-            print(line, file=sys.stderr)
-    print(f"JUnit: {file}", file=sys.stderr)
+
+
+def _report(words: list[str]) -> int:
+    parser = argparse.ArgumentParser("report", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("run", metavar="RUN", type=Path, help="a folder with results")
+    for name, (what, _) in _FILES.items():
+        parser.add_argument(f"--{name}", metavar="FILE", type=Path, help=f"write {what}")
+    parser.add_argument(
+        "--since", metavar="RUN", type=Path, help="an earlier run: the page tells what changed"
+    )
+    parser.add_argument("--plot", metavar="SVG", type=Path, help="the benchmark's, for the page")
+    parser.add_argument(
+        "--origin", default=kcidb.ORIGIN, help="the CI system's name in KCIDB (%(default)s)"
+    )
+    parser.add_argument("--lava", action="store_true", help="print LAVA's signals and not KTAP")
+    parser.add_argument("--quiet", action="store_true", help="print only what went wrong")
+    options = parser.parse_args(words)
+    wanted: dict[str, Path] = {n: p for n in _FILES if (p := getattr(options, n))}
+    wanted = wanted or {n: options.run / name for n, (_, name) in _FILES.items() if name}
+    run = load(options.run)
+    changes = diff.changes(load(options.since), run) if options.since else None
+    plot = options.plot.read_text() if options.plot else ""
+    documents: dict[str, Callable[[Run], str]] = {
+        "junit": junit.document,
+        "html": partial(html.document, changes=changes, plot=plot),
+        "kcidb": partial(kcidb.document, origin=options.origin),
+        "csv": flat.as_csv,
+        "json": flat.as_json,
+    }
+    for name, path in wanted.items():
+        path.write_text(documents[name](run), encoding="utf-8")
+    if not options.quiet:
+        _print((lava if options.lava else ktap).lines(run))
+    terminal.tell(run, quiet=options.quiet)
+    if not options.quiet:
+        terminal.note(*(f"{name}: {path}" for name, path in wanted.items()))
     return _STATUS[run.state]
 
 
-def _summary(kernel: Kernel) -> Iterator[str]:
-    """A kernel's verdict and counts, and the first things that went wrong."""
-    counts = Counter(case.state for case in kernel.cases)
-    told = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-    where = f" ({kernel.facts['accelerator']})" if "accelerator" in kernel.facts else ""
-    yield f"{kernel.name}{where}: {kernel.state}: {told or 'no case'}"
-    red = [outcome for outcome in kernel.outcomes if outcome.state.red]
-    for outcome in red[:_SHOWN]:
-        yield f"  {outcome.state} " + one_line(f"{outcome.id}: {outcome.reason}", _WIDTH)
-    if len(red) > _SHOWN:
-        yield f"  … and {len(red) - _SHOWN} more"
+def _diff(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "report diff",
+        description="Tell what changed between two runs. "
+        "Exit status: 0 nothing got worse, 1 something failed that did not, 2 there is no run.",
+    )
+    parser.add_argument("earlier", metavar="EARLIER", type=Path, help="a folder with results")
+    parser.add_argument("later", metavar="LATER", type=Path, help="the same, of a later run")
+    parser.add_argument(
+        "--failures", action="store_true", help="new failures only, with what they tell, for mail"
+    )
+    options = parser.parse_args(words)
+    changes = diff.changes(load(options.earlier), load(options.later))
+    _print(diff.mail(changes) if options.failures else diff.lines(changes))
+    return int(any(change.worse for change in changes))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
 
 
 if __name__ == "__main__":

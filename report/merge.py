@@ -42,6 +42,7 @@ from report.text import clean, one_line
 
 STREAM = "stream.jsonl"
 CONSOLE = "console.log"
+NEVER_REACHED = "never reached: the run was over before"  # the reason of such a case
 _LONGEST = 1e11  # seconds, and as a time since 1970 still one that datetime can hold
 _TAIL = 16384  # of a console's characters: what is kept of one for a check without a tail
 _ID = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -91,6 +92,7 @@ class Outcome:
     evidence: str = ""
     clause: str = ""
     axes: Mapping[str, str] = field(default_factory=dict)
+    reproducer: str = ""  # the path of a C file, from the run's folder; "": there is none
 
     @property
     def chapter(self) -> str:
@@ -144,6 +146,7 @@ class Source:
     name: str
     events: list[dict[str, Any]]
     console: str = ""
+    reproducers: Mapping[str, str] = field(default_factory=dict)  # paths, by the case's id
 
 
 def load(folder: Path) -> Run:
@@ -162,11 +165,11 @@ def sources(folder: Path) -> list[Source]:
     if _holds_results(folder):
         if inside:
             raise Unreadable(f"{folder}: holds a native run and the kernel {inside[0].name}")
-        native = _source(folder)
+        native = _source(folder, folder)
         return [replace(native, name=_release(native.events) or native.name)]
     if not inside:
         raise Unreadable(f"{folder}: no {STREAM} in it or in a folder in it")
-    return [_source(path) for path in inside]
+    return [_source(path, folder) for path in inside]
 
 
 def _holds_results(folder: Path) -> bool:
@@ -179,12 +182,17 @@ def _natural(path: Path) -> list[tuple[bool, int, str]]:
     return [(bool(text), int(digits or 0), text) for digits, text in parts]
 
 
-def _source(folder: Path) -> Source:
+def _source(folder: Path, run: Path) -> Source:
     events = stream.read(folder / STREAM) if (folder / STREAM).exists() else []
     console = ""
     if (folder / CONSOLE).exists():
         console = (folder / CONSOLE).read_text(errors="replace")[-_TAIL:]
-    return Source(_name(folder.resolve().name), events, clean(console))
+    return Source(_name(folder.resolve().name), events, clean(console), _reproducers(folder, run))
+
+
+def _reproducers(folder: Path, run: Path) -> dict[str, str]:
+    """The C files that the kernel's cases left; each guest has a folder of its own."""
+    return {path.stem: str(path.relative_to(run)) for path in folder.glob("**/repro/*.c")}
 
 
 def _release(events: list[dict[str, Any]]) -> str:
@@ -298,12 +306,13 @@ class _Reader:
             seconds=_seconds(event.get("seconds")),
             reason=_text(event.get("reason")),
             evidence=_text(event.get("evidence")),
+            reproducer=self._source.reproducers.get(name, ""),
         )
         self._cases.setdefault(name, []).append(result)
         self._declare(event)
 
     def _declare(self, event: dict[str, Any]) -> None:
-        if clause := _text(event.get("clause")):
+        if event["id"] not in self.declared and (clause := _text(event.get("clause"))):
             self.declared[event["id"]] = _Declared(clause, _flat(event.get("axes")))
 
     def _end(self, event: dict[str, Any]) -> None:
@@ -386,8 +395,7 @@ class _Reader:
             self._cases[name] = [case]
         unreached = self._planned - self._cases.keys()
         for name in unreached:
-            reason = "never reached: the run was over before"
-            self._cases[name] = [Outcome(name, State.SKIPPED, reason=reason)]
+            self._cases[name] = [Outcome(name, State.SKIPPED, reason=NEVER_REACHED)]
         if unreached:
             reason = f"cases that were planned and never reached: {len(unreached)}"
             self._check("run.complete", State.FAILED, reason)

@@ -17,6 +17,8 @@ _FORBIDDEN = re.compile(
 def clean(text: str) -> str:
     """The text without escape sequences, with \\n line ends, and a replacement character for
     each character that XML, a terminal or UTF-8 chokes on."""
+    if text.isascii() and text.isprintable():
+        return text
     return _FORBIDDEN.sub("\ufffd", _LINE_END.sub("\n", _ESCAPE.sub("", text)))
 
 

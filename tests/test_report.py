@@ -546,7 +546,7 @@ def test_the_command_writes_ktap_and_a_summary(tmp_path: Path) -> None:
         "broken (tcg): failed: no case",
         "  crashed vm.boot.1: the kernel did not boot",
         "  crashed vm.boot.2: the kernel did not boot",
-        f"JUnit: {tmp_path / 'out.xml'}",
+        f"junit: {tmp_path / 'out.xml'}",
     ]
 
 

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The page in a real browser: what a reader sees, by mouse, keyboard and on a phone."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.command import Command
+from selenium.webdriver.remote.webelement import WebElement
+
+from report import diff, html
+from report.merge import load
+
+GOLDEN = Path(__file__).parent / "golden" / "streams"
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+PHONE, DESK = (390, 844), (1400, 1000)
+
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="no browser: apt-get install chromium chromium-driver"
+)
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield made
+    made.quit()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run, earlier = load(GOLDEN / "normal"), load(GOLDEN / "panic")
+    made = tmp_path_factory.mktemp("page") / "report.html"
+    made.write_text(html.document(run, diff.changes(earlier, run)))
+    return made
+
+
+@pytest.fixture
+def page(driver: webdriver.Chrome, file: Path) -> webdriver.Chrome:
+    driver.set_window_size(*DESK)
+    driver.get(file.as_uri())
+    return driver
+
+
+def find(page: webdriver.Chrome, selector: str) -> WebElement:
+    return page.find_element(By.CSS_SELECTOR, selector)
+
+
+def cell(page: webdriver.Chrome, clause: str, kernel: int) -> WebElement:
+    return find(page, f"#{clause} button[data-kernel='{kernel}']")
+
+
+def shown(page: webdriver.Chrome) -> list[str]:
+    rows = page.find_elements(By.CSS_SELECTOR, "tr.clause")
+    return [row.get_attribute("id") or "" for row in rows if row.is_displayed()]
+
+
+def test_the_page_loads_without_complaint_and_asks_for_nothing_else(
+    page: webdriver.Chrome,
+) -> None:
+    assert page.execute(Command.GET_LOG, {"type": "browser"})["value"] == []
+    assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+def test_the_snapshot_question_is_answered_on_the_first_screen(page: webdriver.Chrome) -> None:
+    first = find(page, "#answers tbody tr")
+    assert first.text.startswith("Take a live snapshot without reading all memory first")
+    assert first.rect["y"] + first.rect["height"] < DESK[1]
+
+
+def test_a_cell_opens_to_its_cases_and_escape_closes_it(page: webdriver.Chrome) -> None:
+    cell(page, "SHMEM-5", 1).click()
+    dialog = find(page, "dialog")
+    assert find(page, "#cell-title").text == "SHMEM-5 on 6.12: known issue"
+    assert "expected failure: shmem.hole_punch" in dialog.text
+    dialog.send_keys(Keys.ESCAPE)
+    assert not dialog.is_displayed()
+
+
+def test_arrow_keys_move_and_enter_opens(page: webdriver.Chrome) -> None:
+    cell(page, "API-1", 0).send_keys(Keys.ENTER)
+    assert find(page, "#cell-title").text.startswith("API-1 on 6.1")
+    find(page, "dialog").send_keys(Keys.ESCAPE)
+    page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    page.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    assert page.switch_to.active_element == cell(page, "API-2", 1)
+
+
+def test_slash_searches_clauses_by_word_and_by_case(page: webdriver.Chrome) -> None:
+    find(page, "body").send_keys("/")
+    search = page.switch_to.active_element
+    search.send_keys("marker", " ", "mincore")
+    assert shown(page) == ["NONE-4"]
+    search.clear()
+    search.send_keys("hole_punch_keeps")
+    assert len(shown(page)) == 1
+
+
+def test_what_is_shown_can_be_narrowed(page: webdriver.Chrome) -> None:
+    find(page, "#only option[value='known-issue']").click()
+    assert shown(page) == ["SHMEM-5"]
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+def test_the_page_itself_never_scrolls_sideways(
+    page: webdriver.Chrome, size: tuple[int, int]
+) -> None:
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False},
+    )
+    wide = page.execute_script("return document.documentElement.scrollWidth")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= size[0]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_told_from_its_background(page: webdriver.Chrome, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    for selector in ("body", "td.kept b", "td.known-issue b", "small"):
+        assert contrast(page, selector) >= 4.5, selector  # WCAG 2.2, 1.4.3
+
+
+def contrast(page: webdriver.Chrome, selector: str) -> float:
+    """The contrast ratio of an element's text, as WCAG defines it."""
+    colours = page.execute_script(
+        """
+        const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+        let at = document.querySelector(arguments[0]);
+        const ink = rgb(getComputedStyle(at).color);
+        for (; at; at = at.parentElement) {
+          const paper = rgb(getComputedStyle(at).backgroundColor);
+          if (paper.length == 3) return [ink, paper];
+        }
+        """,
+        selector,
+    )
+    bright, dim = sorted((luminance(colour) for colour in colours), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def luminance(colour: list[float]) -> float:
+    parts = [part / 255 for part in colour[:3]]
+    red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
