@@ -171,6 +171,7 @@ def _make_pte_mapped(region: Region) -> None:
 
 def _prove_pte_mapped(region: Region) -> None:
     looks = region.looks(region.pmd)
+    _require_huge(huge_bytes(region) == 0, "the PMD is mapped huge again")  # shmem up to 6.1
     by_pte = all(Page.PRESENT in page and Page.HUGE not in page for page in looks)
     _require(by_pte, f"the PMD isn't mapped by ptes but {set(looks)}")
     if region.machine.privileged:
