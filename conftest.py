@@ -27,7 +27,7 @@ from helpers.machine import Machine, Need, advice
 from helpers.region import Region, Unproven
 from helpers.results import REGION, SUBJECT, Results
 from helpers.run import Run
-from helpers.subject import Subject
+from helpers.subject import Subject, SubjectStuck
 from helpers.uapi import Advice
 
 RUN = pytest.StashKey[Run]()
@@ -162,7 +162,11 @@ def subject(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Subjec
             _skip(request.config, need.remedy)
     made = request.node.stash[SUBJECT] = run.subject()
     yield made
-    made.close()
+    try:
+        made.close()
+    except SubjectStuck:
+        if not made.given_up:  # else the case has told it
+            raise
     if splats := run.log.news():
         pytest.fail("the kernel complained during this case:\n" + "\n".join(splats), pytrace=False)
 

@@ -356,8 +356,9 @@ WRITES = (
     Call("fstat", _structure(_fstat)),
     Call("getcwd", _structure(_getcwd)),
 )
+PROCESS_VM_READV = Call("process_vm_readv", _process_vm("process_vm_readv"))  # pins the page
 READS = (
-    Call("process_vm_readv", _process_vm("process_vm_readv")),
+    PROCESS_VM_READV,
     Call("process_vm_readv_of_another", _process_vm("process_vm_readv"), True, needs=_OTHERS),
     Call("o_direct_write", _write_directly, needs=(DIRECT_WRITE,)),
     Call("io_uring_write", _ring_write, needs=(IO_URING,)),

@@ -182,6 +182,10 @@ DISPOSABLE = Need(
     "it may hang the kernel, or changes its settings: run it in a guest, by ./run-in-vm.sh, or set "
     "UFFD_WP_DISPOSABLE=1 where the running kernel can be thrown away",
 )
+LOW_ADDRESSES = Need(
+    lambda m: m.privileged and int(procfs.read("/proc/sys/vm/mmap_min_addr", "0")) > PAGESIZE,
+    "needs root, and a vm.mmap_min_addr to stay below: run as root, sysctl vm.mmap_min_addr=65536",
+)
 DEVICE_OPEN = Need(
     lambda _: os.access(DEVICE, os.R_OK | os.W_OK),
     f"{DEVICE} is absent or closed: boot Linux 6.1 or later, and run as root",

@@ -357,6 +357,10 @@ class Subject:
         self._unborn = -1  # our socket to a child whose fork has begun
         return self
 
+    def hurry(self, seconds: float) -> None:
+        """Gives the subject only so long to answer from now on: for what may never end."""
+        self.deadline = min(self.deadline, time.monotonic() + seconds)
+
     # -- processes and threads
 
     def fork(self, seconds: float | None = None) -> Subject:
