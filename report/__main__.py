@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tell the results of a run: KTAP on standard output, a summary on standard error, and files.
 
-Without an option for files, junit.xml and report.html are written into the run's folder.
+Without an option for files, junit.xml and report.html are written into the first folder.
 `python -m report diff EARLIER LATER` tells what changed between two runs.
 
 Exit status: 0 passed, 1 failed, 4 everything was skipped, 2 there is no run to report on.
@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(words: list[str]) -> int:
     parser = argparse.ArgumentParser("report", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("run", metavar="RUN", type=Path, help="a folder with results")
+    parser.add_argument(
+        "runs", metavar="RUN", type=Path, nargs="+", help="a folder with results, or its shards'"
+    )
     for name, (what, _) in _FILES.items():
         parser.add_argument(f"--{name}", metavar="FILE", type=Path, help=f"write {what}")
     parser.add_argument(
@@ -57,8 +59,8 @@ def _report(words: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print only what went wrong")
     options = parser.parse_args(words)
     wanted: dict[str, Path] = {n: p for n in _FILES if (p := getattr(options, n))}
-    wanted = wanted or {n: options.run / name for n, (_, name) in _FILES.items() if name}
-    run = load(options.run)
+    wanted = wanted or {n: options.runs[0] / name for n, (_, name) in _FILES.items() if name}
+    run = load(*options.runs)
     changes = diff.changes(load(options.since), run) if options.since else None
     plot = options.plot.read_text() if options.plot else ""
     documents: dict[str, Callable[[Run], str]] = {

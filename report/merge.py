@@ -28,6 +28,8 @@ vm.lost and the checks of the run and the stream are there only if they do not p
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -149,50 +151,69 @@ class Source:
     reproducers: Mapping[str, str] = field(default_factory=dict)  # paths, by the case's id
 
 
-def load(folder: Path) -> Run:
-    """The results of a run. Raises Unreadable or OSError."""
-    return merge(sources(folder))
+def load(*folders: Path) -> Run:
+    """The results of a run, or of its shards in whatever order: kernels of one name become one.
+    Raises Unreadable or OSError."""
+    found: dict[str, list[Source]] = {}
+    for folder in folders:
+        for source in sources(folder, folders[0]):
+            found.setdefault(source.name, []).append(source)
+    return merge(_joined(found[name]) for name in sorted(found, key=_natural))
 
 
-def sources(folder: Path) -> list[Source]:
-    """The streams in a run's folder. Raises Unreadable or OSError."""
+def _joined(shards: list[Source]) -> Source:
+    """One kernel's shards as one, the same for any order of them."""
+    if len(shards) == 1:
+        return shards[0]
+    shards = sorted(shards, key=lambda shard: json.dumps(shard.events))
+    return Source(
+        shards[0].name,
+        [event for shard in shards for event in shard.events],
+        "".join(shard.console for shard in shards)[-_TAIL:],
+        {name: path for shard in shards for name, path in shard.reproducers.items()},
+    )
+
+
+def sources(folder: Path, base: Path) -> list[Source]:
+    """The streams in a run's folder; paths in them start from `base`. Raises Unreadable or
+    OSError."""
     if not folder.is_dir():
         raise Unreadable(f"{folder}: no such folder")
     inside = sorted(
         (path for path in folder.iterdir() if path.is_dir() and _holds_results(path)),
-        key=_natural,
+        key=lambda path: _natural(path.name),
     )
     if _holds_results(folder):
         if inside:
             raise Unreadable(f"{folder}: holds a native run and the kernel {inside[0].name}")
-        native = _source(folder, folder)
+        native = _source(folder, base)
         return [replace(native, name=_release(native.events) or native.name)]
     if not inside:
         raise Unreadable(f"{folder}: no {STREAM} in it or in a folder in it")
-    return [_source(path, folder) for path in inside]
+    return [_source(path, base) for path in inside]
 
 
 def _holds_results(folder: Path) -> bool:
     return (folder / STREAM).exists() or (folder / CONSOLE).exists()
 
 
-def _natural(path: Path) -> list[tuple[bool, int, str]]:
+def _natural(name: str) -> list[tuple[bool, int, str]]:
     """6.2 before 6.12, and numbers before words."""
-    parts = re.findall(r"(\d+)|(\D+)", path.name)
+    parts = re.findall(r"(\d+)|(\D+)", name)
     return [(bool(text), int(digits or 0), text) for digits, text in parts]
 
 
-def _source(folder: Path, run: Path) -> Source:
+def _source(folder: Path, base: Path) -> Source:
     events = stream.read(folder / STREAM) if (folder / STREAM).exists() else []
     console = ""
     if (folder / CONSOLE).exists():
         console = (folder / CONSOLE).read_text(errors="replace")[-_TAIL:]
-    return Source(_name(folder.resolve().name), events, clean(console), _reproducers(folder, run))
+    return Source(_name(folder.resolve().name), events, clean(console), _reproducers(folder, base))
 
 
-def _reproducers(folder: Path, run: Path) -> dict[str, str]:
+def _reproducers(folder: Path, base: Path) -> dict[str, str]:
     """The C files that the kernel's cases left; each guest has a folder of its own."""
-    return {path.stem: str(path.relative_to(run)) for path in folder.glob("**/repro/*.c")}
+    return {path.stem: os.path.relpath(path, base) for path in folder.glob("**/repro/*.c")}
 
 
 def _release(events: list[dict[str, Any]]) -> str:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The merged report of golden runs: one state a case, the same in every format, never too green."""
 
+import os
 import re
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -291,6 +293,35 @@ def test_a_kernel_with_more_than_its_line_names_is_reported_and_passes() -> None
 def test_an_event_that_lacks_what_it_should_say_is_never_green(event: dict[str, object]) -> None:
     result = {"event": "result", "id": READ, "state": "passed"}
     assert merge([Source("6.12", [result, event])]).state is State.FAILED
+
+
+# -- shards
+
+CASES = ("--case", "api.*")  # quick ones, on the running kernel
+
+
+def test_shards_of_several_processes_merge_to_the_same_report_in_any_order(tmp_path: Path) -> None:
+    """Each with its own folder, mount namespace and host name, as a CI engine's jobs have them."""
+    separate = ("unshare", "--uts", "--pid", "--fork", "--mount-proc") if os.geteuid() == 0 else ()
+    folders = {name: tmp_path / name for name in ("whole", "first", "second", "third")}
+    shards = {"first": "1/3", "second": "2/3", "third": "3/3"}
+    jobs = [
+        subprocess.Popen(
+            [
+                *(separate if name in shards else ()),
+                *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *CASES),
+                *(("--shard", shards[name]) if name in shards else ()),
+                f"--stream={folder / 'stream.jsonl'}",
+            ],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+        for name, folder in folders.items()
+    ]
+    assert [job.wait(timeout=50) for job in jobs] == [0, 0, 0, 0]
+    orders = list(permutations(folders[name] for name in shards))
+    merged = [list(ktap.lines(load(*order))) for order in orders]
+    assert merged == [list(ktap.lines(load(folders["whole"])))] * len(orders)
 
 
 # -- JUnit
