@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/ready
+TESTS  := $(VENV)/ready-for-tests
 RUN    := results/$(shell date +%Y%m%dT%H%M%S)-$(shell echo $$PPID)
 
 .PHONY: check test vm drills bench clean
@@ -18,7 +19,7 @@ check: $(READY)
 	$(VENV)/bin/python -m pytest -n auto -q --stream=$(RUN)/stream.jsonl \
 		--junitxml=$(RUN)/junit.xml $(ARGS)
 
-test: $(READY)
+test: $(TESTS)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -27,7 +28,7 @@ test: $(READY)
 vm:
 	./run-in-vm.sh $(VM) -- $(ARGS)
 
-drills: $(READY)
+drills: $(TESTS)
 	$(VENV)/bin/python -m pytest -q tests -m vm -o faulthandler_timeout=0 $(ARGS)
 
 bench: $(READY)
@@ -39,6 +40,10 @@ $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(VENV)/bin/python -m helpers.headers
+	@touch $@
+
+$(TESTS): $(READY) tests/requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
 clean:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The examples for CI systems, by these systems' own linters and schemas."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from vm import kernels
+
+ROOT = Path(__file__).parent.parent
+CI = ROOT / "ci"
+BIN = Path(sys.executable).parent
+USUAL = [kernel.name for kernel in kernels.load(ROOT / "kernels.txt") if not kernel.group]
+
+
+def run(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [str(word) for word in words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"), [("gitlab-ci", "gitlab.yml"), ("github-workflows", "github.yml")]
+)
+def test_the_schema_takes_the_file(schema: str, name: str) -> None:
+    done = run(BIN / "check-jsonschema", "--builtin-schema", f"vendor.{schema}", CI / name)
+    assert done.returncode == 0, done.stdout
+
+
+def test_gitlab_runs_the_kernels_of_the_list() -> None:
+    jobs = YAML(typ="safe").load(CI / "gitlab.yml")
+    assert jobs["kernel"]["parallel"]["matrix"] == [{"KERNEL": USUAL}]
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="no jq: apt-get install jq")
+def test_github_makes_its_matrix_of_the_list(tmp_path: Path) -> None:
+    jobs = YAML(typ="safe").load(CI / "github.yml")["jobs"]
+    script = next(s["run"] for s in jobs["kernels"]["steps"] if s.get("id") == "list")
+    output = tmp_path / "output"
+    done = run("env", f"GITHUB_OUTPUT={output}", "bash", "-euo", "pipefail", "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(output.read_text().removeprefix("names=")) == USUAL
+
+
+def test_tmt_takes_the_plan(tmp_path: Path) -> None:
+    shutil.copytree(CI, tmp_path / "ci")
+    (tmp_path / ".fmf").mkdir()
+    (tmp_path / ".fmf" / "version").write_text("1\n")  # as `tmt init` writes it
+    done = run(BIN / "tmt", "lint", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "fail" not in done.stdout
+
+
+def test_the_suite_joins_installed_selftests_once(tmp_path: Path) -> None:
+    listed = tmp_path / "kselftest-list.txt"
+    listed.write_text("mm:ksft_uffd_wp.sh\n")
+    for _ in range(2):
+        assert run(CI / "kselftest" / "install.sh", tmp_path).returncode == 0
+    assert listed.read_text().splitlines() == ["mm:ksft_uffd_wp.sh", "uffd-wp:uffd-wp.sh"]
+    assert (tmp_path / "uffd-wp" / "suite" / "pytest.ini").exists()
+    assert (tmp_path / "uffd-wp" / "settings").read_text() == "timeout=900\n"
+
+
+def test_what_holds_no_selftests_is_refused(tmp_path: Path) -> None:
+    done = run(CI / "kselftest" / "install.sh", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
