@@ -22,7 +22,7 @@ except build.BuildError as failure:
 
 from helpers import arrange, hugepages, known_issues, lease, stream
 from helpers.axes import Setup
-from helpers.cases import canonical_id, declared
+from helpers.cases import canonical_id, declared, setup_of
 from helpers.machine import Machine, Need, advice
 from helpers.region import Region, Unproven
 from helpers.results import REGION, SUBJECT, Results
@@ -148,19 +148,20 @@ def _skip(config: pytest.Config, reason: str) -> NoReturn:
 
 
 @pytest.fixture(name="machine")
-def _machine(request: pytest.FixtureRequest) -> Machine:
+def _machine(pytestconfig: pytest.Config) -> Machine:
     """The running kernel's facts."""
-    return request.config.stash[RUN].machine
+    return pytestconfig.stash[RUN].machine
 
 
 @pytest.fixture
-def subject(request: pytest.FixtureRequest, machine: Machine) -> Iterator[Subject]:
-    """A fresh subject, once the machine is seen to offer what the case needs."""
-    run = request.config.stash[RUN]
-    for need in declared(request.node).needs:
-        if not need.met(machine):
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """A fresh subject, once the machine is seen to offer what the case and its setup need."""
+    item, run = request.node, request.config.stash[RUN]
+    setup = setup_of(item)
+    for need in (*declared(item).needs, *(setup.needs if setup else ())):
+        if not need.met(run.machine):
             _skip(request.config, need.remedy)
-    made = request.node.stash[SUBJECT] = run.subject()
+    made = item.stash[SUBJECT] = run.subject()
     yield made
     try:
         made.close()
@@ -192,13 +193,9 @@ def boundary() -> int:
 
 
 @pytest.fixture
-def region(
-    request: pytest.FixtureRequest, subject: Subject, machine: Machine, setup: Setup, boundary: int
-) -> Region:
-    """The region of the case's setup, once the machine is seen to offer what it needs."""
-    for need in setup.needs:
-        if not need.met(machine):
-            _skip(request.config, need.remedy)
+def region(request: pytest.FixtureRequest, subject: Subject, setup: Setup, boundary: int) -> Region:
+    """The region of the case's setup, not yet mapped."""
+    machine = request.config.stash[RUN].machine
     made = request.node.stash[REGION] = Region(subject, machine, setup, boundary)
     return made
 

@@ -71,6 +71,13 @@ def declared(item: pytest.Item | pytest.Metafunc) -> Case:
     return found
 
 
+def setup_of(item: pytest.Item) -> Setup | None:
+    """The point of the axes that a collected test runs at, if it has axes."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    found: Setup | None = params.get("setup")
+    return found
+
+
 def canonical_id(nodeid: str) -> str:
     """The id under which every report knows the case, from pytest's."""
     path, _, function = nodeid.partition("::")

@@ -14,8 +14,7 @@ import pytest
 from _pytest.junitxml import xml_key  # as pytest's own record_xml_attribute does it
 
 from helpers import mail, reproducer
-from helpers.axes import Setup
-from helpers.cases import canonical_id, declared
+from helpers.cases import canonical_id, declared, setup_of
 from helpers.region import Region
 from helpers.run import Run
 from helpers.stream import SCHEMA
@@ -81,7 +80,7 @@ class Results:
         case: dict[str, Any] = {
             "id": canonical_id(item.nodeid),
             "clause": declared(item).clause,
-            "axes": mail.axes(_setup(item)),
+            "axes": mail.axes(setup_of(item)),
         }
         stream.write("start", sync=False, **case, worker=self.run.worker)
         result = yield
@@ -150,13 +149,6 @@ def _tally(reporter: pytest.TerminalReporter) -> tuple[dict[str, int], Counter[s
         "xfailed": len(stats.get("xfailed", [])),
     }
     return totals, Counter(map(_skip_reason, skipped))
-
-
-def _setup(item: pytest.Item) -> Setup | None:
-    """The point of the axes that a case runs at, if it has axes."""
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    found: Setup | None = params.get("setup")
-    return found
 
 
 def _result(item: pytest.Item) -> dict[str, Any]:
