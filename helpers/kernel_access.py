@@ -16,9 +16,10 @@ from functools import cache
 from mmap import PAGESIZE, mmap
 from pathlib import Path
 
+from helpers import procfs
 from helpers.arrange import content
 from helpers.io_uring import Opcode, Ring
-from helpers.machine import DISK, ROOT, Need, file_system
+from helpers.machine import DISK, ROOT, Need
 from helpers.region import Region, Touch
 from helpers.subject import Pending, Subject, Thread
 from helpers.uapi import (
@@ -128,7 +129,7 @@ def _direct_folder() -> str:
         except OSError:
             continue
         os.close(descriptor)
-        if file_system(Path(folder)) != "tmpfs":
+        if procfs.file_system(Path(folder)) != "tmpfs":
             return folder
     return ""
 

@@ -257,20 +257,9 @@ def advice(wanted: Advice) -> Need:
     return Need(lambda m: wanted in m.advices, f"the kernel has no MADV_{wanted.name}: {remedy}")
 
 
-def file_system(path: Path) -> str:
-    """The type of the file system that a file lies on; "" when it can't be told."""
-    device = path.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in procfs.read("/proc/self/mountinfo").splitlines():
-        fields, _, kind = line.partition(" - ")
-        if fields.split()[2] == number:
-            return kind.split()[0]
-    return ""
-
-
 DISK = Path(sys.executable).resolve()  # a file that is there anyway
 DISK_FILE = Need(
-    lambda _: file_system(DISK) not in ("tmpfs", "hugetlbfs"),
+    lambda _: procfs.file_system(DISK) not in ("tmpfs", "hugetlbfs"),
     "Python itself lies on a tmpfs: install it on a disk",
 )
 DROPPABLE = Need(lambda m: m.droppable, "the kernel has no MAP_DROPPABLE: boot Linux 6.11 or later")

@@ -84,3 +84,14 @@ def kernel_config() -> str:
         return gzip.decompress(Path("/proc/config.gz").read_bytes()).decode()
     except OSError:
         return read(f"/boot/config-{os.uname().release}")
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that a file lies on; "" when it can't be told."""
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in read("/proc/self/mountinfo").splitlines():
+        fields, _, kind = line.partition(" - ")
+        if fields.split()[2] == number:
+            return kind.split()[0]
+    return ""

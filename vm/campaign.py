@@ -37,8 +37,11 @@ _USAGE_ERROR = 4  # pytest's exit code
 _POLL_SECONDS = 0.1
 # What pytest does for each test that a guest has no use for: faulthandler starts a thread each
 # time, a fifth of a case's time under emulation, while the host watches the guest anyway.
-_TRIMMED = ["-o", "faulthandler_timeout=0", "-s"]
-_TRIMMED += [f"-pno:{name}" for name in ("logging", "unraisableexception", "threadexception")]
+_UNUSED = (
+    "logging setuponly setupplan subtests threadexception tmpdir unittest unraisableexception "
+    "warnings"
+)
+_TRIMMED = ["-o", "faulthandler_timeout=0", "-s", *(f"-pno:{name}" for name in _UNUSED.split())]
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def command_line(accelerator: Accelerator, folder: Path, *, verbose: bool) -> st
         "ignore_loglevel earlyprintk=ttyS0" if verbose else "loglevel=5",
         "oops=panic panic=-1 unknown_nmi_panic",
         "mitigations=off random.trust_cpu=on tsc=reliable no_timer_check",
+        "init_on_alloc=0",  # a page would be cleared twice
         "transparent_hugepage=madvise",
         "rootfstype=ramfs",  # for a file that isn't on a tmpfs: shmem has abilities of its own
         "" if accelerator.kvm else "rcupdate.rcu_cpu_stall_timeout=60 watchdog_thresh=60",
