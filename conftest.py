@@ -161,6 +161,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     for need in (*declared(item).needs, *(setup.needs if setup else ())):
         if not need.met(run.machine):
             _skip(request.config, need.remedy)
+    run.watch_log()
     made = item.stash[SUBJECT] = run.subject()
     yield made
     try:

@@ -151,6 +151,11 @@ class Need:
     remedy: str
 
 
+def disposable() -> bool:
+    """Whether the running kernel can be thrown away, as that of a guest can."""
+    return os.environ.get("UFFD_WP_DISPOSABLE") == "1"
+
+
 def uffd_remedy(machine: Machine) -> str:
     """One line on what is missing for userfaultfd, and what to do; "" where nothing is."""
     if machine.access is None and machine.closed == "ENOSYS":
@@ -178,7 +183,7 @@ KERNEL_FAULTS = Need(
 )
 ROOT = Need(lambda m: m.privileged, "needs root: run as root")
 DISPOSABLE = Need(
-    lambda _: os.environ.get("UFFD_WP_DISPOSABLE") == "1",
+    lambda _: disposable(),
     "it may hang the kernel, or changes its settings: run it in a guest, by ./run-in-vm.sh, or set "
     "UFFD_WP_DISPOSABLE=1 where the running kernel can be thrown away",
 )

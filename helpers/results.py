@@ -92,6 +92,7 @@ class Results:
     def pytest_sessionstart(self) -> None:
         if self.run.stream and not self.is_worker:
             facts = mail.kernel_facts(self.run.machine)
+            facts["kernel_log"] = self.run.log.unreadable or "watched"
             self.run.stream.write(
                 "run", schema=SCHEMA, kernel=facts, command=sys.argv, started=time.time()
             )
@@ -102,7 +103,9 @@ class Results:
             self.run.stream.write("plan", sync=False, ids=ids)
 
     def pytest_report_header(self) -> list[str]:
-        return mail.headline(self.run.machine)
+        unreadable = self.run.log.unreadable
+        missing = [f"missing: the kernel log, {unreadable}: run as root"] if unreadable else []
+        return mail.headline(self.run.machine) + missing
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -118,6 +121,25 @@ class Results:
             reason = str(report.longrepr)
             self.run.stream.write("result", id=name, state="crashed", reason=reason)
 
+    # -- what the kernel said while no case ran
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fails a run for it: no case does. Workers hand it on to the controller."""
+        self.run.watch_log()
+        if self.is_worker:
+            self.config.workeroutput["splats"] = self.run.splats  # type: ignore[attr-defined]
+        elif self.run.splats:
+            if self.run.stream:
+                self.run.stream.write("splat", lines=self.run.splats)
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Takes over what a worker of xdist's has seen, which others may have seen, too."""
+        seen = getattr(node, "workeroutput", {}).get("splats", ())
+        self.run.splats += [line for line in seen if line not in self.run.splats]
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.is_worker:  # what its reports tell is the controller's to count
             return
@@ -128,12 +150,14 @@ class Results:
             return
         write = terminalreporter.write_line
         terminalreporter.section("userfaultfd write-protect")
-        for line in mail.headline(self.run.machine):
+        for line in self.pytest_report_header():
             write(line)
         counts = ", ".join(f"{count} {state}" for state, count in totals.items() if count)
         write(f"cases: {sum(totals.values())}: {counts}")
         for reason, count in skips.most_common():
             write(f"  {count} skipped: {reason}")
+        for line in self.run.splats:
+            write(f"the kernel complained while no case ran: {line}")
         if self.run.stream:
             write(f"results: {self.run.stream.path}")
 

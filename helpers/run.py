@@ -23,7 +23,8 @@ class Run:
         """`worker` names the process in the stream; opening the stream raises OSError."""
         self.clauses = spec.load()
         self.stream = Stream(stream) if stream else None
-        self.log = KernelLog()
+        self.log = KernelLog(since_boot=machine.disposable())
+        self.splats: list[str] = []  # what the kernel said while no case ran
         self.worker = worker
         self._case_seconds = case_seconds
 
@@ -45,6 +46,10 @@ class Run:
     def machine(self) -> Machine:
         """The running kernel as probed, once."""
         return machine.probe(self.root)
+
+    def watch_log(self) -> None:
+        """Takes what the kernel has complained of since the last case."""
+        self.splats += self.log.news()
 
     def subject(self) -> Subject:
         """A fresh subject for a case; the root is started anew where it was lost."""

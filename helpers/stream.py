@@ -6,9 +6,11 @@
     {"event": "start",  "id": ..., "clause": ..., "axes": {...}, "worker": ...}
     {"event": "result", "id": ..., "clause": ..., "axes": {...}, "state": ..., "seconds": ...,
                         "reason": ..., "evidence": ..., "reproducer": ...}
+    {"event": "splat",  "lines": [...]}
     {"event": "end",    "totals": {...}}
 
-`plan` names the cases that a process is going to run; under xdist there is none.
+`plan` names the cases that a process is going to run; under xdist there is none. `splat` tells
+what the kernel complained of while no case ran.
 States: passed, failed, skipped, xfailed, timeout, crashed. Any number of processes append
 to one file; a case that has started and has no result was in flight when the run was lost. The
 result of a case that took its worker along has no clause, axes, seconds, evidence or reproducer,
@@ -66,10 +68,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The events of a stream. In the place of what can't be read stands an event GARBLED, with
     the start of that `text`."""
     lines = path.read_bytes().decode(errors="replace").split("\n")
-    return [event for line in lines for event in _events(line)]
+    return [event for line in lines for event in events(line)]
 
 
-def _events(line: str) -> Iterator[dict[str, Any]]:
+def events(line: str) -> Iterator[dict[str, Any]]:
     """The events of a line: one, or those that can be told from the rest by how they begin."""
     for piece in _BEGINNING.split(line):
         text = piece.strip(_BLANK)

@@ -17,13 +17,15 @@ that did not pass.
     vm.boot.N         guest N booted
     vm.lost.N         guest N was lost after it had booted
     vm.features       the kernel has the features that it must have
+    vm.verdict        the guests' host came to its end
+    run.splat         the kernel complained of nothing while no case ran
     run.ended         every run came to its end, or its loss is on record
     run.counts        the stream has a result for each test that the runs counted
     run.complete      every case that a run planned was reached
     run.not_empty     the stream has results at all
     stream.readable   all of the stream could be read, but for lines that a loss cut short
 
-vm.lost and the checks of the run and the stream are there only if they do not pass.
+vm.lost, vm.verdict and the checks of the run and the stream are there only if they do not pass.
 """
 
 from __future__ import annotations
@@ -258,7 +260,7 @@ class _Reader:
         self._cases: dict[str, list[Outcome]] = {}  # each with its results
         self._checks: dict[str, list[Outcome]] = {}  # likewise
         self._lost: dict[str, Outcome] = {}  # cases in flight, with the loss
-        self._runs = self._ends = self._boots = self._losses = 0
+        self._runs = self._ends = self._boots = self._losses = self._verdicts = 0
         self._totals: Counter[str] = Counter()  # as the runs counted
         self._unreadable: list[str] = []
         for event in source.events:
@@ -293,6 +295,8 @@ class _Reader:
                 self._declare(event)
             case "result":
                 self._result(event)
+            case "splat":
+                self._splat(event)
             case "end":
                 self._end(event)
             case "boot":
@@ -344,6 +348,10 @@ class _Reader:
         for state, count in totals.items():
             self._totals[state] += int(_seconds(count))
 
+    def _splat(self, event: dict[str, Any]) -> None:
+        reason = "the kernel complained while no case ran"
+        self._check("run.splat", State.FAILED, reason, "\n".join(map(_text, _list(event, "lines"))))
+
     # -- what is seen from outside
 
     def _boot(self, event: dict[str, Any]) -> None:
@@ -369,6 +377,7 @@ class _Reader:
             self._lost[case] = Outcome(case, State.CRASHED, reason=reason, evidence=evidence)
 
     def _verdict(self, event: dict[str, Any]) -> None:
+        self._verdicts += 1
         missing, extra = _list(event, "missing"), _list(event, "extra")
         if not self._runs:  # and what could not tell its features does not lack them
             self._check("vm.features", State.SKIPPED, "the kernel came to no run")
@@ -389,6 +398,9 @@ class _Reader:
         if cut:
             reason = f"{cut} of {begun} runs cut short: neither an end nor a loss is on record"
             self._check("run.ended", State.CRASHED, reason, self._source.console)
+        if self._boots and not self._verdicts:
+            reason = "no verdict is on record: the run was broken off"
+            self._check("vm.verdict", State.CRASHED, reason, self._source.console)
         if len(self._unreadable) > cut + self._losses:  # each may have cut a line
             reason = "\n".join(["parts of the stream can't be read:", *self._unreadable])
             self._check("stream.readable", State.FAILED, reason)

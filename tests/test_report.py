@@ -48,6 +48,10 @@ EXPECTED: dict[str, tuple[int, dict[str, dict[str, str]]]] = {
             },
         },
     ),
+    "splat": (
+        1,
+        {"6.12": {**BOOTED, "run.splat": "failed", READ: "passed"}},
+    ),
     "native": (0, {"6.18.44": {READ: "passed", WRITE: "passed", PUNCH: "skipped"}}),
     "failures": (
         1,
@@ -88,6 +92,7 @@ EXPECTED: dict[str, tuple[int, dict[str, dict[str, str]]]] = {
             "6.12": {
                 "vm.boot.1": "passed",
                 "vm.lost.1": "crashed",
+                "vm.verdict": "crashed",
                 READ: "passed",
                 WRITE: "crashed",
             }
@@ -97,14 +102,18 @@ EXPECTED: dict[str, tuple[int, dict[str, dict[str, str]]]] = {
         1,
         {
             "6.12": {**BOOTED, READ: "passed"},
-            "broken": {"vm.boot.1": "crashed", "vm.boot.2": "crashed"},
+            "broken": {
+                "vm.boot.1": "crashed",
+                "vm.boot.2": "crashed",
+                "vm.features": "skipped",
+            },
         },
     ),
     "hang": (
         1,
         {
             "7.3": {
-                "vm.boot.1": "passed",
+                **BOOTED,
                 "vm.lost.1": "timeout",
                 READ: "passed",
                 WRITE: "crashed",

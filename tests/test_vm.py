@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.stream import in_flight, read
+from helpers.stream import GARBLED, in_flight, read
 from vm import __main__ as command
 from vm import initramfs, kernels, modules, packages
 from vm.campaign import Campaign, Loss
@@ -146,10 +146,12 @@ def test_a_garbled_stream_gives_what_is_whole(tmp_path: Path) -> None:
     file.write_bytes(
         b'{"event": "start", "id": "a"}\n\x00\xff\xfe garbage\n[1]\n{"event": 1}\n{"event": "resu'
     )
-    assert tail.news() == [{"event": "start", "id": "a"}]
+    assert [event["event"] for event in tail.news()] == ["start", *[GARBLED] * 3]
     with file.open("ab") as more:
-        more.write(b'lt", "id": "a", "state": "passed"}\n')
+        more.write(b'lt", "id": "a", "state": "passed"}\n{"event": "sta')
     assert [event["event"] for event in tail.news()] == ["result"]
+    assert tail.news() == []
+    assert [event["event"] for event in tail.news(over=True)] == [GARBLED]
 
 
 @pytest.fixture

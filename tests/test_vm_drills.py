@@ -90,6 +90,7 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Drill:
 @pytest.mark.parametrize(
     ("case", "state", "reason"),
     [
+        ("the_kernel_is_tainted", "failed", "the kernel's taint flags went from"),
         ("before_the_silence", "passed", ""),
         ("the_kernel_panics", "crashed", "(panic): sysrq triggered crash"),
         ("after_the_panic", "passed", ""),
@@ -121,6 +122,11 @@ def test_the_run_tells_of_all_losses_and_fails(drill: Drill) -> None:
     assert drill.status == 1
     assert drill.events[-1]["event"] == "verdict"
     assert in_flight(drill.events) == []
+
+
+def test_a_splat_after_the_last_case_is_on_record(drill: Drill) -> None:
+    splats = [event["lines"] for event in drill.events if event["event"] == "splat"]
+    assert any("taint flags" in line for lines in splats for line in lines)
 
 
 def test_no_guest_is_left(drill: Drill) -> None:

@@ -364,8 +364,8 @@ class Boot:
             await asyncio.sleep(_POLL_SECONDS)
         self._take_news()
 
-    def _take_news(self) -> bool:
-        news = self._tail.news()
+    def _take_news(self, *, over: bool = False) -> bool:
+        news = self._tail.news(over=over)
         self._running = self._running or bool(news)
         for event in news:
             match event:
@@ -419,6 +419,7 @@ class Boot:
         return "lost", said or "QEMU ended"
 
     def _loss(self, guest: Guest, reason: str, detail: str) -> Loss:
+        self._take_news(over=True)
         self.campaign.check_space()
         tail = "\n".join(guest.log().splitlines()[-_TAIL_LINES:])
         return Loss(reason, detail, tail[-_TAIL_CHARACTERS:])

@@ -3,38 +3,35 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from helpers import stream
+
 
 class Tail:
-    """Reads what has come to a file of JSON lines since the last look.
+    """Reads what has come to a stream since the last look.
 
-    A line that isn't JSON is passed over: a guest that dies, or a kernel that is broken, may
-    leave anything behind. A last line without its end is left for the next look.
+    What can't be read becomes an event stream.GARBLED: a guest that dies, or a kernel that is
+    broken, may leave anything behind. A last line without its end is left for the next look.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
-    def news(self) -> list[dict[str, Any]]:
-        """The new events. Raises OSError, but not for a file that isn't there yet."""
+    def news(self, *, over: bool = False) -> list[dict[str, Any]]:
+        """The new events; `over` takes a last line without its end, too: nothing more will come.
+
+        Raises OSError, but not for a file that isn't there yet.
+        """
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
             return []
-        whole = data[: data.rfind(b"\n") + 1]
+        whole = data if over else data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [event for line in whole.split(b"\n") if (event := _event(line)) is not None]
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+        lines = whole.decode(errors="replace").split("\n")
+        return [event for line in lines for event in stream.events(line)]

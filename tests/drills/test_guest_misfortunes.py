@@ -22,6 +22,18 @@ def _in_a_guest():
         pytest.skip("would take this machine along: ./run-in-vm.sh -- tests/drills/…")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _taint_after_the_cases():
+    """What /proc/sys/kernel/tainted is given, stays, as after a splat."""
+    yield
+    Path("/proc/sys/kernel/tainted").write_text("64")
+
+
+@case("API-1", needs=(UFFD,))
+def test_the_kernel_is_tainted(subject):
+    Path("/proc/sys/kernel/tainted").write_text("512")
+
+
 @case("API-1", needs=(UFFD,))
 def test_before_the_silence(subject):
     assert subject.pid
