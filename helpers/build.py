@@ -17,7 +17,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -57,10 +57,10 @@ def _cdef() -> str:
     return headers + _CDEF_FUNCTIONS + numbers
 
 
-def _key() -> str:
+def _key(sources: Iterable[Path]) -> str:
     """A hash of the sources, this file, and the interpreter and machine they are built for."""
     digest = hashlib.sha256()
-    for source in [*sorted(NATIVE.iterdir()), Path(__file__)]:
+    for source in [*sources, Path(__file__)]:
         digest.update(source.read_bytes())
     target = f"{platform.machine()} {sys.implementation.cache_tag}"
     digest.update(target.encode())
@@ -85,6 +85,30 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what a compiler says into a BuildError."""
+    import cffi
+
+    try:
+        yield
+    except (OSError, subprocess.CalledProcessError, cffi.VerificationError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        raise BuildError(
+            "cannot build the C helper: install a C compiler and Python's headers "
+            f"(Debian: apt-get install gcc python3-dev); it said: {detail.strip()[-2000:]}"
+        ) from error
+
+
+def compile_program(source: Path, program: Path, *flags: str) -> None:
+    """Compiles a C file into an executable. Raises BuildError."""
+    command = [*shlex.split(os.environ.get("CC", "cc")), *CFLAGS, "-pthread", *flags]
+    with _explained():
+        subprocess.run(
+            [*command, "-o", str(program), str(source)], check=True, capture_output=True, text=True
+        )
+
+
 def _compile(folder: Path) -> None:
     import cffi
 
@@ -98,17 +122,9 @@ def _compile(folder: Path) -> None:
         include_dirs=[str(NATIVE)],
         extra_compile_args=_CFFI_CFLAGS,
     )
-    subject = [*shlex.split(os.environ.get("CC", "cc")), *CFLAGS, "-pthread"]
-    subject += ["-o", str(folder / EXECUTABLE), str(NATIVE / "subject.c")]
-    try:
-        subprocess.run(subject, check=True, capture_output=True, text=True)
+    compile_program(NATIVE / "subject.c", folder / EXECUTABLE)
+    with _explained():
         ffi.compile(tmpdir=str(folder))
-    except (OSError, subprocess.CalledProcessError, cffi.VerificationError) as error:
-        detail = getattr(error, "stderr", None) or str(error)
-        raise BuildError(
-            "cannot build the C helper: install a C compiler and Python's headers "
-            f"(Debian: apt-get install gcc python3-dev); it said: {detail.strip()[-2000:]}"
-        ) from error
 
 
 def _writable(root: Path) -> bool:
@@ -119,12 +135,12 @@ def _writable(root: Path) -> bool:
     return os.access(root, os.W_OK)
 
 
-def built() -> Path:
-    """The folder with the finished module and executable, built first where needed.
+def finished(sources: Iterable[Path], compile_into: Callable[[Path], None]) -> Path:
+    """The folder with what `compile_into` makes of the sources, made first where needed.
 
     Raises BuildError when there is no compiler, no Python header, or nowhere to write.
     """
-    key = _key()
+    key = _key(sources)
     for root in _roots():
         if (root / key).is_dir():
             return root / key
@@ -135,10 +151,15 @@ def built() -> Path:
     with _locked(root):
         if not (root / key).is_dir():
             with tempfile.TemporaryDirectory(dir=root) as scratch:
-                _compile(Path(scratch))
+                compile_into(Path(scratch))
                 os.rename(scratch, root / key)
                 os.mkdir(scratch)  # for the context's own removal
     return root / key
+
+
+def built() -> Path:
+    """The folder with the finished module and the subject. Raises BuildError."""
+    return finished(sorted(NATIVE.iterdir()), _compile)
 
 
 def load() -> tuple[ModuleType, Path]:
