@@ -3,16 +3,18 @@
 # test    the project's own tests
 # vm      the cases on the kernels of kernels.txt, in guests (VM names kernels or options)
 # drills  the project's tests that boot guests, which take minutes
-# bench   the suite's speed beside the kernel's own selftests
-# ARGS    goes to pytest: make check ARGS='-k none_pte -x'
+# bench   what write-protecting empty memory costs, now and later (SIZE=2G)
+# bench-selftests  the suite's speed beside the kernel's own selftests
+# ARGS    goes to pytest, or to the benchmark: make check ARGS='-k none_pte -x'
 
 PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/ready
 TESTS  := $(VENV)/ready-for-tests
+PLOT   := $(VENV)/ready-to-plot
 RUN    := results/$(shell date +%Y%m%dT%H%M%S)-$(shell echo $$PPID)
 
-.PHONY: check test vm drills bench clean
+.PHONY: check test vm drills bench bench-selftests clean
 
 check: $(READY)
 	@mkdir -p $(RUN) && ln -sfn $(notdir $(RUN)) results/latest
@@ -31,7 +33,10 @@ vm:
 drills: $(TESTS)
 	$(VENV)/bin/python -m pytest -q tests -m vm -o faulthandler_timeout=0 $(ARGS)
 
-bench: $(READY)
+bench: $(PLOT)
+	$(VENV)/bin/python -m bench $(if $(SIZE),--size $(SIZE)) $(ARGS)
+
+bench-selftests: $(READY)
 	$(VENV)/bin/python -m bench.selftests $(ARGS)
 
 $(READY): requirements.txt
@@ -44,6 +49,10 @@ $(READY): requirements.txt
 
 $(TESTS): $(READY) tests/requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+$(PLOT): $(READY) bench/requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
 clean:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from bench import native
 from helpers import build
 from vm import initramfs, kernels, packages, qemu
 from vm.campaign import Campaign, Setting
@@ -151,7 +152,7 @@ async def _run(request: Request, folder: Path, scratch: Path) -> None:
     initramfs.compile_bytecode(PROJECT, bytecode)
     base = scratch / "base"
     with base.open("wb") as file:
-        initramfs.write_base(file, PROJECT, build.built(), bytecode)
+        initramfs.write_base(file, PROJECT, (build.built(), native.built()), bytecode)
     setting = Setting(
         project=PROJECT,
         base=base,

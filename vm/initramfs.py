@@ -151,10 +151,11 @@ def _distributions() -> Iterator[Path]:
                 yield path
 
 
-def project_files(project: Path, native: Path) -> Iterator[Path]:
-    """The project's own files and its finished C side."""
+def project_files(project: Path, native: Iterable[Path]) -> Iterator[Path]:
+    """The project's own files and its finished C side, in folders."""
     yield from _tree(project, _PROJECT_UNUSED, lambda path: path.suffix != ".pyc")
-    yield from (path for path in native.iterdir() if path.suffix not in (".c", ".o"))
+    for folder in native:
+        yield from (path for path in folder.iterdir() if path.suffix not in (".c", ".o"))
 
 
 def _libraries(files: Iterable[Path]) -> set[Path]:
@@ -167,7 +168,7 @@ def _libraries(files: Iterable[Path]) -> set[Path]:
     return {Path(path) for path in found}
 
 
-def write_base(file: BinaryIO, project: Path, native: Path, bytecode: Path) -> None:
+def write_base(file: BinaryIO, project: Path, native: Iterable[Path], bytecode: Path) -> None:
     """Writes what all guests have in common: Python, pytest, the project, and their bytecode."""
     archive = Archive(file)
     for name in ("proc", "sys", "dev/shm", "tmp", "run", "root", "etc", "boot"):
