@@ -12,6 +12,7 @@ from helpers import procfs
 from helpers.procfs import THP_KNOBS
 
 _CPU = Path("/sys/devices/system/cpu")
+_POLICIES = {os.SCHED_FIFO: "FIFO", os.SCHED_RR: "RR", os.SCHED_OTHER: "normal"}
 _CONFIG = ("PREEMPT_DYNAMIC", "HZ", "MEM_SOFT_DIRTY", "DEBUG_VM", "KASAN", "LOCKDEP")
 
 
@@ -68,6 +69,6 @@ def describe() -> dict[str, str]:
         "clock": procfs.read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "mitigations": _mitigations() or "none",
         "configuration": " ".join(f"{name}={_option(name)}" for name in _CONFIG),
-        "nice value": str(os.nice(0)),
+        "scheduling": f"{_POLICIES.get(os.sched_getscheduler(0), 'other')}, nice {os.nice(0)}",
         "load before": procfs.read("/proc/loadavg").rpartition(" ")[0],
     }

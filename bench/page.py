@@ -77,13 +77,16 @@ def _on_deferred(run: Run) -> Iterator[str]:
             f"it, and into 2 MiB of markers {duration(found.marker.value)}."
         )
         if found.share.value > 1:
-            blocks = "even when each 2 MiB has been written to once, the lead is not gone"
+            blocks = (
+                f"a write into each 2 MiB of the range pays back {1 / found.share.value:.0%} "
+                f"[{1 / found.share.high:.0%} {1 / found.share.low:.0%}] of MADVISE's lead"
+            )
         else:
             count = round(found.share.value * run.size / BLOCK_BYTES)
-            high = min(found.share.high, 9.99)
             blocks = (
-                f"once {found.share.value:.0%} [{found.share.low:.0%} {high:.0%}] of the range's "
-                f"2 MiB blocks are written to ({count} writes), the lead is gone"
+                f"MADVISE's lead is gone once {found.share.value:.0%} [{found.share.low:.0%} "
+                f"{found.share.high:.0%}] of the range's 2 MiB blocks are written to ({count} "
+                "writes)"
             )
         yield f"**The deferred cost, {mode}:** {blocks}. {costs}"
 

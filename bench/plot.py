@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _BLUE, _VERMILION, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
 _EDGES = 3e2, 3e10  # ns of the two upper panels
-_MIDDLE = 1e6
+_MIDDLE = 3e7
 _COLOURS = {WPU: _BLUE, "MADVISE": _VERMILION}
 _MARKS = {"Xu, 27 Feb": "D", "Anjum, 2 Mar": "s", "Anjum, 3 Mar": "^"}
 _STYLE = {
@@ -48,7 +48,7 @@ def draw(run: Run, path: Path) -> bool:
 
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(13, 8.2))
-        upper = figure.add_gridspec(1, 2, left=0.1, right=0.98, top=0.86, bottom=0.5, wspace=0.3)
+        upper = figure.add_gridspec(1, 2, left=0.105, right=0.98, top=0.86, bottom=0.5, wspace=0.3)
         lower = figure.add_gridspec(1, 3, left=0.06, right=0.98, top=0.39, bottom=0.07, wspace=0.27)
         for column, thp in enumerate((False, True)):
             _order(figure.add_subplot(upper[column]), run, thp)
@@ -128,6 +128,7 @@ def _order(axes: Axes, run: Run, thp: bool) -> None:
     axes.grid(axis="x", alpha=0.25)
     axes.tick_params(axis="y", length=0)
     axes.set_title(_order_title(run, thp))
+    axes.set_xlabel("total (prefault + protect)")
     axes.legend(loc="upper right", frameon=False, fontsize=8)
 
 
@@ -135,7 +136,7 @@ def _parts(run: Run, full: str) -> str:
     prefault, protect = run.series(full, "prefault"), run.series(full, "protect")
     if not prefault or not any(prefault) or not protect:
         return ""
-    return f" = prefault {duration(median(prefault))} + protect {duration(median(protect))}"
+    return f" ({duration(median(prefault))} + {duration(median(protect))})"
 
 
 def _time_axis(scale: Callable[..., None], formatter: Callable[..., None]) -> None:
@@ -159,13 +160,13 @@ def _later(axes: Axes, run: Run) -> bool:
         costs = [(now + share * blocks * later) / 1e6 for share in shares]
         axes.plot([100 * share for share in shares], costs, color=_COLOURS[name], linewidth=2.5)
         axes.annotate(
-            name, (0, costs[0]), xytext=(6, 12), textcoords="offset points",
-            color=_COLOURS[name], fontweight="bold",
+            name, (100, costs[1]), xytext=(-4, 8), textcoords="offset points",
+            color=_COLOURS[name], fontweight="bold", ha="right",
         )  # fmt: skip
     share = found.share.value
-    title = "Paid later: yet the lead outlasts a write to each"
-    if 0 < share <= 1:
-        title = f"Paid later: writes to {share:.0%} eat up the lead"
+    title = f"Later: first writes pay back {1 / share:.0%} of the lead"
+    if share <= 1:
+        title = f"Later: the lead is gone when {share:.0%} are written to"
         cost = (median(wpu) + share * blocks * found.marker.value) / 1e6
         axes.plot(100 * share, cost, "o", color="black", zorder=3)
         axes.axvline(100 * share, color="black", linewidth=0.8, linestyle=":")
@@ -173,9 +174,13 @@ def _later(axes: Axes, run: Run) -> bool:
     axes.set_xlabel("2 MiB blocks written to, % (THP on, async)")
     axes.set_ylabel("protection and first writes, ms")
     axes.set_xlim(0, 100)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.grid(alpha=0.25)
     return True
+
+
+def _name_lines(axes: Axes, where: str) -> None:
+    axes.legend(loc=where, frameon=False, labelcolor="linecolor", handlelength=3)
 
 
 _METHOD_COLOURS = {
@@ -189,18 +194,16 @@ _METHOD_COLOURS = {
 def _tracking(axes: Axes, run: Run) -> bool:
     percents = sorted(WRITTEN_PERCENT.values())
     places = range(len(percents))
-    ends: list[tuple[float, str, str]] = []
     for method, title in METHODS.items():
         costs = [round_cost(run, method, percent) for percent in percents]
         known = [cost.value for cost in costs if cost]
         if len(known) == len(percents):
             colour = _METHOD_COLOURS[method]
-            axes.plot(places, known, "o-", color=colour, linewidth=2)
-            ends.append((known[-1], title, colour))
-    if not ends:
+            axes.plot(places, known, "o-", color=colour, linewidth=2, label=title)
+    if not axes.lines:
         return False
     _time_axis(axes.set_yscale, axes.yaxis.set_major_formatter)
-    _label_lines(axes, len(percents) - 1, ends)
+    _name_lines(axes, "lower right")
     ours, segv = (round_cost(run, method, 1) for method in ("uffd_async", "mprotect"))
     title = "A round of dirty tracking"
     if ours and segv:
@@ -211,20 +214,6 @@ def _tracking(axes: Axes, run: Run) -> bool:
     axes.set_xlabel(f"written in a round, of {size(tracked)} populated")
     axes.grid(alpha=0.25)
     return True
-
-
-def _label_lines(axes: Axes, place: float, ends: list[tuple[float, str, str]]) -> None:
-    """Names each line at its end, as a legend in the lines' own order."""
-    for height, (_, title, colour) in enumerate(sorted(ends)):
-        axes.text(
-            0.97,
-            0.04 + 0.07 * height,
-            title,
-            transform=axes.transAxes,
-            ha="right",
-            color=colour,
-            fontweight="bold",
-        )
 
 
 def _scaling(axes: Axes, run: Run) -> bool:
@@ -239,26 +228,21 @@ def _scaling(axes: Axes, run: Run) -> bool:
             for full, measured in run.measured.items()
             if full == f"order.{suffix}" or full.startswith(f"scaling.{suffix}.")
         )
-        colour = _COLOURS[name]
-        axes.plot(*zip(*points, strict=True), "o", linestyle=style, color=colour, linewidth=2)
-        label = name if name == WPU else f"MADVISE, THP {'on' if thp else 'off'}"
-        middle = points[len(points) // 2]
-        axes.annotate(
-            label, middle, xytext=(0, 9), textcoords="offset points", color=colour,
-            fontweight="bold", ha="right",
+        label = name if name == WPU else f"{name}, THP {'on' if thp else 'off'}"
+        axes.plot(
+            *zip(*points, strict=True), "o", linestyle=style, color=_COLOURS[name], linewidth=2,
+            label=label,
         )  # fmt: skip
     ends = [points[0][0], points[-1][0]]
     bare = [mib * MIB / PAGE_BYTES * limit.value for mib in ends]
-    axes.plot(ends, bare, ":", color="black", linewidth=1.5)
-    axes.annotate(
-        "writing the page tables", (ends[1], bare[1]), xytext=(0, -14), textcoords="offset points",
-        ha="right",
-    )  # fmt: skip
+    axes.plot(ends, bare, ":", color="black", linewidth=1.5, label="writing the page tables")
     axes.set_xscale("log")
     axes.set_xticks([mib for mib, _ in points], [size(int(mib) * MIB) for mib, _ in points])
     axes.minorticks_off()
     _time_axis(axes.set_yscale, axes.yaxis.set_major_formatter)
-    axes.set_title(f"A marker costs {marker.value / limit.value:.1f}× the writing of its pte")
+    axes.set_title(f"A marker costs {marker.value / limit.value:.0f}× the writing of its pte")
+    axes.set_ylim(top=20 * axes.get_ylim()[1])  # room for the names
+    _name_lines(axes, "upper left")
     axes.set_xlabel("size of the range")
     axes.grid(alpha=0.25)
     return True

@@ -188,6 +188,12 @@ def test_each_finding_is_a_sentence_with_finite_figures(tmp_path: Path) -> None:
     assert math.isclose(deferred.share.value, 0.5)
 
 
+def test_the_page_in_the_tree_is_made_from_the_figures_in_the_tree() -> None:
+    results = ROOT / "bench" / "results.json"
+    made = page.markdown(Run.load(results), "results.svg")
+    assert results.with_suffix(".md").read_text() == made
+
+
 def _made_up() -> Run:
     """A run in which half of the blocks, written to, eat up the lead of MADVISE."""
     blocks = 64
