@@ -235,19 +235,18 @@ def swapped_bytes(region: Region) -> int:
 
 
 def swap_out(region: Region, pages: range | None = None) -> None:
-    """Swaps pages out that are in memory, or all of `region.unit`. Raises Unproven.
+    """Swaps out pages, or all of `region.unit`, of a region that has none in swap yet.
 
-    Until the subject ends nobody swaps our device off.
+    Until the subject ends nobody swaps our device off. Raises Unproven.
     """
     chosen = region.unit if pages is None else pages
     if device := swap.ours():
         region.subject.lock(device)
-    wanted = swapped_bytes(region) + len(chosen) * region.page_bytes
+    held, wanted = 0, len(chosen) * region.page_bytes
     for _ in range(_PAGEOUT_TRIES):
         region.advise(Advice.PAGEOUT, chosen)
-        if swapped_bytes(region) == wanted:
+        if (held := swapped_bytes(region)) == wanted:
             return
-    held = swapped_bytes(region)
     raise Unproven(f"{held} and not {wanted} bytes are in swap: this kernel keeps such pages back")
 
 
@@ -262,12 +261,14 @@ def _make_swapped(region: Region) -> None:
 
 
 def _prove_swapped(region: Region) -> None:
-    """An anon page leaves a swap entry in the page table, one of shmem nothing."""
+    """An anon page leaves a swap entry in the page table, one of shmem nothing. (Nobody has
+    protected anything yet, so bit 62 is no marker.)"""
     pages = region.pmd if region.setup.thp else region.pages
     looks, wanted = set(region.looks(pages)), Page.NONE if region.kind.shared else Page.SWAP
     _require(looks == {wanted}, f"the pages aren't swapped but {looks}")
-    held, size = swapped_bytes(region), len(pages) * region.page_bytes
-    _require(held == size, f"{held} and not {size} bytes are in swap")
+    if region.kind.shared:
+        held, size = swapped_bytes(region), len(pages) * region.page_bytes
+        _require(held == size, f"{held} and not {size} bytes are in swap")
 
 
 ARRANGEMENTS = {
