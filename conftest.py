@@ -24,7 +24,7 @@ from helpers import arrange, hugepages, known_issues, lease, stream
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared, setup_of
 from helpers.machine import Machine, Need, advice
-from helpers.region import Region, Unproven
+from helpers.region import Region, Unproven, Unseen
 from helpers.results import REGION, SUBJECT, Results
 from helpers.run import Run
 from helpers.subject import Subject, SubjectStuck
@@ -205,16 +205,16 @@ def _prepare(config: pytest.Config, region: Region, *, register: bool) -> Region
     try:
         return arrange.prepare(region, register=register)
     except Unproven as unproven:
-        _skip(config, f"not arranged: {unproven}")
+        _skip(config, str(unproven))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """What a case's body arranges and can't prove is skipped, too."""
+    """What a case's body arranges and can't prove, or looks at and can't see, skips it, too."""
     try:
         return (yield)
-    except Unproven as unproven:
-        _skip(pyfuncitem.config, f"not arranged: {unproven}")
+    except (Unproven, Unseen) as reason:
+        _skip(pyfuncitem.config, str(reason))
 
 
 @pytest.fixture

@@ -193,7 +193,6 @@ class Setup:
     also: Feature = Feature(0)  # features the case itself is about
     mode: RegisterMode = RegisterMode.WP
     access: Access | None = None  # None: the most able one the machine offers
-    by_faults: bool = False  # the case judges by faults alone, where pagemap shows no uffd-wp, too
 
     @property
     def name(self) -> str:
@@ -216,8 +215,6 @@ class Setup:
     def needs(self) -> Iterator[Need]:
         """What the machine must offer."""
         yield machine.UFFD
-        if not self.by_faults:
-            yield machine.PAGEMAP_WP
         if self.asked:
             yield machine.feature(self.asked)
         yield from self.kind.needs

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pytest
@@ -45,14 +45,12 @@ def case(
     also: Feature = Feature(0),
     mode: RegisterMode = RegisterMode.WP,
     access: Access | None = None,
-    by_faults: bool = False,
     needs: tuple[Need, ...] = (),
     where: Callable[[Setup], bool] = lambda _: True,
 ) -> Callable[[_Function], _Function]:
     """Declares a test function as a case of `clause`, once for each sensible combination that
     meets `where`. A test without kinds runs once, on a bare subject."""
-    every = setups(kinds, states, features, thp, also, mode, access)
-    points = tuple(replace(point, by_faults=by_faults) for point in filter(where, every))
+    points = tuple(filter(where, setups(kinds, states, features, thp, also, mode, access)))
 
     def declare(function: _Function) -> _Function:
         marked: _Function = pytest.mark.case(Case(clause, points, needs))(function)

@@ -12,7 +12,7 @@ from helpers import procfs
 from helpers.axes import Setup
 from helpers.machine import Machine, uffd_remedy
 from helpers.pagemap import Page
-from helpers.region import Region
+from helpers.region import Region, Unseen
 from helpers.spec import Clause
 from helpers.subject import Mapping, Step, Subject, SubjectLost
 from helpers.uffd import Message
@@ -158,7 +158,7 @@ def failure(
                 f"pages:   {page_map(region)}",
                 "         letters: PSFGWXZH (helpers/pagemap.py)",
             ]
-        except (SubjectLost, OSError, AssertionError, AttributeError) as error:
+        except (SubjectLost, OSError, AssertionError, AttributeError, Unseen) as error:
             lines += [f"pages:   can't be read any more ({type(error).__name__})"]
     if subject is not None:
         lines += _subject_lines("subject", subject)

@@ -13,7 +13,7 @@ from mmap import PAGESIZE
 
 from helpers import pagemap, procfs
 from helpers.axes import Setup
-from helpers.machine import Machine
+from helpers.machine import PAGEMAP_WP, Machine
 from helpers.pagemap import Page
 from helpers.subject import SLOT_BYTES, Answer, Mapping, Pending, Subject
 from helpers.uapi import (
@@ -40,6 +40,13 @@ HUGETLB_MARKER = Page.WP
 
 class Unproven(Exception):
     """The machine could not give what the arrangement needs (huge pages), and what to do."""
+
+    def __str__(self) -> str:
+        return f"not arranged: {super().__str__()}"
+
+
+class Unseen(Exception):
+    """The kernel doesn't show what a case looks at; and what to do."""
 
 
 class Touch:
@@ -343,6 +350,7 @@ class Region:
 
     def looks(self, pages: range | None = None) -> list[Page]:
         """`look` for a range of pages, or all."""
+        self._expect_bit()
         chosen = self.pages if pages is None else pages
         start, size = self.span(chosen)
         count, per_page = size // PAGESIZE, self.page_bytes // PAGESIZE
@@ -358,6 +366,12 @@ class Region:
         pairs = list(zip(parts[::per_page], categories, strict=True))
         judged = {pair: self._judge(*pair) for pair in set(pairs)}
         return [judged[pair] for pair in pairs]
+
+    def _expect_bit(self) -> None:
+        """Without pagemap's uffd-wp bit (before 5.14) a case is judged by its messages, and ends
+        where it looks for the bit: that it isn't there would say nothing. Raises Unseen."""
+        if self._before and not self.machine.pagemap_wp:
+            raise Unseen(PAGEMAP_WP.remedy)
 
     def _judge(self, word: int, categories: int) -> Page:
         return pagemap.compare(
@@ -382,6 +396,7 @@ class Region:
 
     def changed(self) -> set[int]:
         """The pages whose pagemap bits P, S, F, G or W differ from the remembered state."""
+        self._expect_bit()
         per_page = self.page_bytes // PAGESIZE
         return {
             number // per_page

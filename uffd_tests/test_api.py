@@ -9,7 +9,7 @@ import pytest
 
 from helpers.axes import KINDS, anon, asynchronous, none_pte, plain, populated, wpu
 from helpers.cases import case, refuses
-from helpers.machine import DEVICE_OPEN, PAGEMAP_WP, ROOT, UFFD, USER_MODE, feature
+from helpers.machine import DEVICE_OPEN, ROOT, UFFD, USER_MODE, feature
 from helpers.uapi import UFFD_API, UFFD_USER_MODE_ONLY, Feature, Ioctl
 from helpers.uffd import DEVICE, Access, Userfaultfd
 
@@ -181,7 +181,7 @@ def test_user_mode_only_async_lets_the_kernel_write(mem):
     assert mem.protected() == set(mem.pages) - {mem.page}
 
 
-@case("API-16", kinds=KINDS, states=(populated,), features=(plain,), needs=(PAGEMAP_WP,))
+@case("API-16", kinds=KINDS, states=(populated,), features=(plain,))
 def test_write_protect_needs_no_feature(mem):
     mem.protect()
     assert mem.store().message == mem.wp_fault()

@@ -59,7 +59,7 @@ def test_guards_replace_protected_shmem_pages(mem):
     assert mem.load().signal == SIGSEGV
 
 
-@case("HIST-2", kinds=ANON, states=(none_pmd,), thp=(False,), by_faults=True)
+@case("HIST-2", kinds=ANON, states=(none_pmd,), thp=(False,))
 def test_mapping_moved_beside_a_protected_one_leaves_that_protected(bare):
     bare.subject.syscall("munmap", *bare.span(bare.page + 1))
     bare.populate(range(bare.page, bare.page + 1))
@@ -96,9 +96,7 @@ def test_scan_ends_that_protects_a_hugetlb_hole(mem):
     assert 0 in mem.protected()
 
 
-@case(
-    "HIST-5", kinds=ANON, states=(none_pmd,), thp=(False,), by_faults=True, needs=(LOW_ADDRESSES,)
-)
+@case("HIST-5", kinds=ANON, states=(none_pmd,), thp=(False,), needs=(LOW_ADDRESSES,))
 def test_lowest_pages_can_be_protected(bare):
     start = bare.subject.mmap(PAGESIZE, Prot.RW, Map.PRIVATE | Map.ANONYMOUS, at=PAGESIZE)
     bare.uffd.register(start, PAGESIZE)
@@ -108,7 +106,7 @@ def test_lowest_pages_can_be_protected(bare):
     assert bare.store().message == bare.wp_fault()
 
 
-@case("HIST-6", kinds=(anon,), states=(populated, pmd_mapped), by_faults=True)
+@case("HIST-6", kinds=(anon,), states=(populated, pmd_mapped))
 def test_mremap_leaves_nothing_behind(mem):
     mem.protect(mem.unit)
     moved, _ = mem.move()
@@ -116,7 +114,7 @@ def test_mremap_leaves_nothing_behind(mem):
     assert moved.store().silent
 
 
-@case("HIST-7", kinds=(anon,), states=(populated, pmd_mapped), by_faults=True)
+@case("HIST-7", kinds=(anon,), states=(populated, pmd_mapped))
 def test_close_leaves_nothing_behind(mem):
     mem.protect(mem.unit)
     mem.uffd.close()
@@ -125,7 +123,7 @@ def test_close_leaves_nothing_behind(mem):
     assert mem.store().silent
 
 
-@case("HIST-8", kinds=(anon,), states=(populated, pmd_mapped), by_faults=True)
+@case("HIST-8", kinds=(anon,), states=(populated, pmd_mapped))
 def test_unregister_leaves_nothing_behind(mem):
     mem.protect(mem.unit)
     mem.uffd.unregister(mem.start, mem.size)
@@ -149,7 +147,6 @@ def test_unsharing_a_hugetlb_page_keeps_its_protection(mem):
     states=(none_pte,),
     thp=(False,),
     mode=MISSING | WP,
-    by_faults=True,
 )
 def test_page_filled_while_read_only_is_protected(mem):
     mem.subject.mprotect(mem.start, mem.size, Prot.READ)
