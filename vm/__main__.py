@@ -20,7 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from bench import native
 from helpers import build
@@ -135,7 +135,7 @@ def _files(campaign: Campaign, request: Request) -> KernelFiles | None:
     return files
 
 
-async def _run(request: Request, folder: Path, scratch: Path) -> None:
+async def _run(request: Request, folder: Path, base: BinaryIO) -> None:
     """Runs the suite in guests of all kernels."""
     campaigns = [Campaign(kernel, folder / kernel.name) for kernel in request.kernels]
     files = {c.kernel.name: found for c in campaigns if (found := _files(c, request))}
@@ -150,14 +150,11 @@ async def _run(request: Request, folder: Path, scratch: Path) -> None:
     )
     bytecode = packages.cache().parent / "bytecode"
     initramfs.compile_bytecode(PROJECT, bytecode)
-    base = scratch / "base"
-    with base.open("wb") as file:
-        initramfs.write_base(file, PROJECT, (build.built(), native.built()), bytecode)
+    initramfs.write_base(base, PROJECT, (build.built(), native.built()), bytecode)
     setting = Setting(
         project=PROJECT,
         base=base,
         bytecode=bytecode,
-        scratch=scratch,
         arguments=request.arguments,
         accelerator=accelerator,
         seconds=request.minutes * 60,
@@ -210,8 +207,8 @@ def main(words: list[str]) -> int:
         qemu.check()
         folder = _make_folder(request.results)
         _say(f"results: {folder}")
-        with tempfile.TemporaryDirectory(prefix="uffd-wp-vm-") as scratch:
-            asyncio.run(_run(request, folder, Path(scratch)))
+        with tempfile.TemporaryFile() as base:
+            asyncio.run(_run(request, folder, base))
         return _report(folder)
     except KeyboardInterrupt:
         kept = f"; what was done is in {folder}" if folder else ""

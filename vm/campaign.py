@@ -12,13 +12,14 @@ import asyncio
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from helpers.stream import Stream
 from vm import init, initramfs, modules
@@ -65,9 +66,8 @@ class Setting:
     """What all campaigns of a run have in common."""
 
     project: Path
-    base: Path  # the archive that all guests share
+    base: BinaryIO  # the archive that all guests share
     bytecode: Path
-    scratch: Path
     arguments: list[str]  # pytest's
     accelerator: Accelerator
     seconds: float  # for each kernel
@@ -289,27 +289,27 @@ class Boot:
             accelerator=setting.accelerator.name,
             why=setting.accelerator.why,
         )
-        initrd = setting.scratch / f"{campaign.kernel.name}-{self.attempt}"
-        self._write_initrd(initrd, done)
-        guest = await Guest.boot(
-            self.files,
-            setting.accelerator,
-            initrd,
-            command_line(setting.accelerator, setting.bytecode, verbose=self._verbose),
-            self._share,
-            self._share / "console.log",
-            cpus=2 if setting.accelerator.kvm else 1,
-        )
+        with tempfile.TemporaryFile() as initrd:  # which no end of ours leaves behind
+            self._write_initrd(initrd, done)
+            guest = await Guest.boot(
+                self.files,
+                setting.accelerator,
+                initrd,
+                command_line(setting.accelerator, setting.bytecode, verbose=self._verbose),
+                self._share,
+                self._share / "console.log",
+                cpus=2 if setting.accelerator.kvm else 1,
+            )
         try:
             return await self._watch(guest)
         finally:
             await guest.end()
-            initrd.unlink()
             campaign.keep_console(f"guest {self.attempt}", guest.log())
 
-    def _write_initrd(self, path: Path, done: Path) -> None:
+    def _write_initrd(self, file: BinaryIO, done: Path) -> None:
         patience, setting = self._patience, self.setting
-        shutil.copyfile(setting.base, path)
+        setting.base.seek(0)
+        shutil.copyfileobj(setting.base, file)
         images = modules.ordered(self.files.modules())
         arguments = ["-p", "no:cacheprovider", "-q", f"--stream={self._share}/stream.jsonl"]
         arguments += [f"--case-timeout={patience.case:g}", f"--shard={self.shard}"]
@@ -322,15 +322,15 @@ class Boot:
             arguments=arguments + setting.arguments,
             modules=list(images),
         )
-        with path.open("ab") as file:
-            archive = initramfs.Archive(file)
-            archive.text(str(init.PLAN), json.dumps(plan).encode())
-            for name, image in images.items():
-                archive.text(str(init.MODULES / name), image)
-            if self.files.config:
-                config = f"/boot/config-{self.files.release}"
-                archive.text(config, self.files.config.read_bytes())
-            archive.close()
+        archive = initramfs.Archive(file)
+        archive.text(str(init.PLAN), json.dumps(plan).encode())
+        for name, image in images.items():
+            archive.text(str(init.MODULES / name), image)
+        if self.files.config:
+            config = f"/boot/config-{self.files.release}"
+            archive.text(config, self.files.config.read_bytes())
+        archive.close()
+        file.flush()
 
     async def _watch(self, guest: Guest) -> Loss | None:
         """Follows the guest to its end."""

@@ -18,6 +18,7 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from vm import init
 from vm.errors import VmError
@@ -111,10 +112,15 @@ class Guest:
         self._said = asyncio.create_task(process.stderr.read())
 
     @classmethod
-    async def start(cls, command: list[str], console: Path) -> Guest:
-        """Raises OSError."""
+    async def start(cls, command: list[str], console: Path, *handed_on: int) -> Guest:
+        """Starts QEMU, with some of our descriptors. Raises OSError."""
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=DEVNULL, stderr=PIPE, start_new_session=True
+            *command,
+            stdin=PIPE,
+            stdout=DEVNULL,
+            stderr=PIPE,
+            start_new_session=True,
+            pass_fds=handed_on,
         )
         return cls(process, console)
 
@@ -123,7 +129,7 @@ class Guest:
         cls,
         files: KernelFiles,
         accelerator: Accelerator,
-        initrd: Path,
+        initrd: BinaryIO,
         arguments: str,
         share: Path,
         console: Path,
@@ -133,7 +139,14 @@ class Guest:
         half = MEMORY_MIB // 2
         command = [
             *_qemu(accelerator, files.image, console, arguments),
-            *("-initrd", str(initrd), "-m", str(MEMORY_MIB), "-smp", str(cpus)),
+            *(
+                "-initrd",
+                f"/proc/self/fd/{initrd.fileno()}",
+                "-m",
+                str(MEMORY_MIB),
+                "-smp",
+                str(cpus),
+            ),
             *("-object", f"memory-backend-ram,id=near,size={half}M"),
             *("-object", f"memory-backend-ram,id=far,size={half}M"),
             *("-numa", f"node,nodeid=0,cpus=0-{cpus - 1},memdev=near"),
@@ -141,7 +154,7 @@ class Guest:
             *("-fsdev", f"local,id=share,path={share},security_model=none,multidevs=remap"),
             *("-device", f"virtio-9p-pci,fsdev=share,mount_tag={init.TAG}"),
         ]
-        return await cls.start(command, console)
+        return await cls.start(command, console, initrd.fileno())
 
     @property
     def pid(self) -> int:
