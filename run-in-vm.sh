@@ -29,7 +29,7 @@ command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
 
 # as `make check` makes it, and as quiet as can be
 if ! said=$(make --no-print-directory -C "$here" .venv/ready 2>&1); then
-	echo "run-in-vm.sh: can't make the environment: $(tail -n 1 <<<"$said")" >&2
+	echo "run-in-vm.sh: can't make the environment: $(grep -v '^make' <<<"$said" | tail -n 1)" >&2
 	exit 2
 fi
 cd "$here"
