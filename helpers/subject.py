@@ -592,19 +592,11 @@ class Subject:
             self.locked.add(path)
 
     def read_file(self, path: str) -> str:
-        """The text of a small file, as the subject sees it. Raises OSError."""
-        parts = []
-        kept, self.tape = self.tape, None  # on the tape it is one look
-        try:
-            with self.unrecorded():
-                descriptor = self.open(path, os.O_RDONLY)
-                address = self.main.scratch_address
-                while count := self.syscall("read", descriptor, address, SLOT_BYTES):
-                    parts.append(bytes(self.main.scratch(count)))
-                self.syscall("close", descriptor)
-        finally:
-            self.tape = kept
-        text = b"".join(parts).decode()
+        """The text of a file in the subject's /proc/self, read by this process: that takes no
+        round trip for each page of the text. Raises OSError, SubjectStuck."""
+        if self.main.step is not None:  # and may hold the locks that the file takes, too
+            raise self.stuck("main has not answered yet, so it is not looked at")
+        text = Path(path.replace("/proc/self/", f"/proc/{self.pid}/")).read_text()
         self.note("text", self.main, (path, text))
         return text
 
