@@ -115,6 +115,8 @@ SHMEM = (*SHARED_SHMEM, memfd_private)
 HUGETLB = (hugetlb_shared, hugetlb_private)
 FILE_BACKED = (*SHMEM, *HUGETLB)
 KINDS = (*ANON, *FILE_BACKED)
+# one for each way through the kernel: tmpfs and shared_anon go memfd_shared's
+DISTINCT = (anon, memfd_shared, memfd_private, hugetlb_shared, hugetlb_private)
 
 
 # -- page states
@@ -193,12 +195,14 @@ class Setup:
     also: Feature = Feature(0)  # features the case itself is about
     mode: RegisterMode = RegisterMode.WP
     access: Access | None = None  # None: the most able one the machine offers
+    advice: Advice | None = None  # that the case takes
 
     @property
     def name(self) -> str:
-        """kind-state-thp-features; hugetlb memory has no THP."""
+        """kind-state-thp-features-advice; hugetlb memory has no THP."""
         thp = () if self.kind.hugetlb else ("thp_on" if self.thp else "thp_off",)
-        return "-".join((self.kind.name, self.state.name, *thp, self.features.name))
+        advice = () if self.advice is None else (self.advice.name.lower(),)
+        return "-".join((self.kind.name, self.state.name, *thp, self.features.name, *advice))
 
     @property
     def asked(self) -> Feature:
@@ -223,11 +227,24 @@ class Setup:
             yield machine.THP
             if not self.kind.anonymous:
                 yield machine.advice(Advice.COLLAPSE)
+        if self.advice is not None:
+            yield machine.advice(self.advice)
 
 
 def protectable(setup: Setup) -> bool:
     """For `where`: the setups in which the tested page can be protected."""
     return setup.protectable
+
+
+def least(setup: Setup) -> bool:
+    """For `where`: the setups with just the feature that protecting the page takes, if any."""
+    needs_markers = setup.kind.anonymous and setup.state in NONE
+    return setup.features is (wpu if needs_markers else plain)
+
+
+def once(setup: Setup) -> bool:
+    """For `where`: each state once, with the least features and with THP only for what takes it."""
+    return least(setup) and setup.thp == (setup.state in (huge_zero_page, *THP_STATES))
 
 
 def setups(
@@ -238,10 +255,11 @@ def setups(
     also: Feature = Feature(0),
     mode: RegisterMode = RegisterMode.WP,
     access: Access | None = None,
+    advices: tuple[Advice | None, ...] = (None,),
 ) -> list[Setup]:
     """Every combination that makes sense."""
     return [
-        Setup(kind, state, huge, chosen, also, mode, access)
-        for kind, state, huge, chosen in product(kinds, states, thp, features)
+        Setup(kind, state, huge, chosen, also, mode, access, advice)
+        for kind, state, huge, chosen, advice in product(kinds, states, thp, features, advices)
         if state.fits(kind, huge)
     ]

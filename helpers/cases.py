@@ -20,7 +20,7 @@ import pytest
 from helpers import procfs
 from helpers.axes import Features, Kind, Setup, State, plain, setups
 from helpers.machine import Need
-from helpers.uapi import Feature, RegisterMode
+from helpers.uapi import Advice, Feature, RegisterMode
 from helpers.uffd import Access
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -45,12 +45,14 @@ def case(
     also: Feature = Feature(0),
     mode: RegisterMode = RegisterMode.WP,
     access: Access | None = None,
+    advices: tuple[Advice | None, ...] = (None,),
     needs: tuple[Need, ...] = (),
     where: Callable[[Setup], bool] = lambda _: True,
 ) -> Callable[[_Function], _Function]:
     """Declares a test function as a case of `clause`, once for each sensible combination that
     meets `where`. A test without kinds runs once, on a bare subject."""
-    points = tuple(filter(where, setups(kinds, states, features, thp, also, mode, access)))
+    every = setups(kinds, states, features, thp, also, mode, access, advices)
+    points = tuple(filter(where, every))
 
     def declare(function: _Function) -> _Function:
         marked: _Function = pytest.mark.case(Case(clause, points, needs))(function)

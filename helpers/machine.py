@@ -248,6 +248,7 @@ def feature(wanted: Feature) -> Need:
 _FIRST_ADVICE = {
     Advice.POPULATE_READ: "5.14",
     Advice.POPULATE_WRITE: "5.14",
+    Advice.DONTNEED_LOCKED: "5.18",
     Advice.COLLAPSE: "6.1",
     Advice.GUARD_INSTALL: "6.13",
     Advice.GUARD_REMOVE: "6.13",

@@ -68,7 +68,11 @@ def axes(setup: Setup | None) -> dict[str, str]:
     if setup is None:
         return {}
     named = {"kind": setup.kind.name, "state": setup.state.name, "features": setup.features.name}
-    return named if setup.kind.hugetlb else {**named, "thp": "on" if setup.thp else "off"}
+    if not setup.kind.hugetlb:
+        named["thp"] = "on" if setup.thp else "off"
+    if setup.advice is not None:
+        named["advice"] = setup.advice.name.lower()
+    return named
 
 
 # -- the trace

@@ -33,6 +33,7 @@ from helpers.uffd import Message, Userfaultfd
 SMALL_PAGES = 8  # of a region without huge pages
 HUGETLB_PAGES = 3
 HUGE_AREAS = 2  # PMDs of a region with THP
+_RUNS = ((0, 3), (5, 6), (8, 16), (17, 40), (-2, None))  # of a PMD's pages
 _COPY_OFFSET = SLOT_BYTES // 2  # of the page to copy, in the main thread's scratch slot
 MARKER = Page.SWAP | Page.WP
 HUGETLB_MARKER = Page.WP
@@ -218,6 +219,13 @@ class Region:
         """Write-protects pages with UFFDIO_WRITEPROTECT. Raises OSError."""
         self.uffd.writeprotect(*self.span(pages))
 
+    def protect_some(self) -> set[int]:
+        """Write-protects runs of the PMD's pages with gaps between them; those pages."""
+        chosen = [self.pmd[first:end] for first, end in _RUNS]
+        for pages in chosen:
+            self.protect(pages)
+        return {page for pages in chosen for page in pages}
+
     def unprotect(
         self, pages: range | int | None = None, mode: ProtectMode = ProtectMode(0)
     ) -> None:
@@ -235,6 +243,10 @@ class Region:
     def add(self, page: int | None = None, delta: int = 1, by: int = 0) -> Touch:
         """Reads, adds to and writes back a word of a page, in toucher number `by`."""
         return self._touch(self.subject.toucher(by).add(self.address(page), delta))
+
+    def vfork(self, value: int = 7, by: int = 0) -> Touch:
+        """Has a vfork(2) child of toucher number `by` store a word to the tested page."""
+        return self._touch(self.subject.toucher(by).vfork(self.address(), value))
 
     def call(self, name: str, *arguments: int, by: int = 0) -> Touch:
         """A system call that touches the region, in toucher number `by`."""
@@ -280,20 +292,34 @@ class Region:
             child.uffd = self.uffd.child(child.subject, message)
         return child
 
-    def move(self) -> tuple[Region, Message | None]:
-        """The region moved elsewhere by mremap(2), and the EVENT_REMAP message if there was one.
+    def view(self, start: int, count: int, page: int = 0, name: str = "view") -> Region:
+        """`count` pages at another address, of which `page` is the tested one; the trace calls
+        them `name`."""
+        seen = copy(self)
+        seen.start, seen.page, seen.pages = start, page, range(count)
+        seen.size = count * self.page_bytes
+        self.subject.mappings.append(Mapping(name, start, seen.size, self.page_bytes))
+        return seen
+
+    def move(
+        self, pages: range | None = None, *, to: int = 0, count: int = 0, flags: int = 0
+    ) -> tuple[Region, Message | None]:
+        """`pages`, or all, moved by mremap(2) to the address `to` or where the arena has room, and
+        the EVENT_REMAP message if there was one; there they are `count` pages, if that is told.
 
         Raises OSError.
         """
-        moved = copy(self)
-        moved.start = self.subject.place(self.size)
-        flags = MREMAP_MAYMOVE | MREMAP_FIXED
-        arguments = (self.start, self.size, self.size, flags, moved.start)
-        remap = self.call("mremap", *arguments)
+        chosen = pages or self.pages
+        start, size = self.span(chosen)
+        new_size = count * self.page_bytes or size
+        target = to or self.subject.place(new_size)
+        flags |= MREMAP_MAYMOVE | MREMAP_FIXED
+        remap = self.call("mremap", start, size, new_size, flags, target)
         message = remap.message
         if not remap.completes():
             raise OSError(remap.error, os.strerror(remap.error), "mremap")
-        self.subject.mappings.append(Mapping("moved", moved.start, self.size, self.page_bytes))
+        page = self.page - chosen.start if self.page in chosen else 0
+        moved = self.view(target, count or len(chosen), page, "moved")
         moved.registered = message is not None
         return moved, message
 

@@ -288,6 +288,11 @@ class Thread:
         step = self.subject.record(self, "add", (address, delta, times))
         return self.start(lib.OP_ADD, (address, delta, times), step)
 
+    def vfork(self, address: int, value: int) -> Pending:
+        """Starts a vfork(2) whose child stores a word; the value is the child's wait status."""
+        step = self.subject.record(self, "vfork", (address, value))
+        return self.start(lib.OP_VFORK, (address, value), step)
+
     def copy(self, destination: int, source: int, count: int) -> Pending:
         """Starts copying `count` bytes within the subject."""
         step = self.subject.record(self, "copy", (destination, source, count))
@@ -467,10 +472,19 @@ class Subject:
         """Kills the subject; the signal that ended it. Raises SubjectStuck if none did in time."""
         self.note("kill", self.main)
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        return os.WTERMSIG(self._end_of("SIGKILL"))
+
+    def end(self, name: str, *arguments: int) -> int:
+        """Ends the subject by a system call of its main thread; the exit status. Raises
+        SubjectStuck if it didn't end in time."""
+        self.main.begin(name, *arguments)
+        return os.waitstatus_to_exitcode(self._end_of(name))
+
+    def _end_of(self, cause: str) -> int:
+        """The wait status with which `cause` ends the subject; 0 where its parent can't tell."""
         if not self._gone(self.deadline - time.monotonic()):
-            raise self.stuck("SIGKILL did not end the subject by the deadline")
-        status = self._status()
-        return os.WTERMSIG(status) if status is not None else 0
+            raise self.stuck(f"{cause} did not end the subject by the deadline")
+        return self._status() or 0
 
     def _status(self) -> int | None:
         """The wait status of the subject, which has ended; None where its parent can't tell."""

@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "wire.h"
@@ -238,6 +239,22 @@ static pid_t split(int *socket, int passed)
 	return 0;
 }
 
+/* The child shares the memory, and this thread waits for its end. */
+static void store_in_vforked(const uint64_t *argument, struct reply *reply)
+{
+	pid_t child = vfork();
+	int status = 0;
+
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		*(volatile uint64_t *)(uintptr_t)argument[0] = argument[1];
+		_exit(0);
+	}
+	if (child < 0 || waitpid(child, &status, 0) < 0)
+		reply->error = errno;
+	reply->value = status;
+}
+
 static void serve(int socket)
 {
 	struct request request;
@@ -264,6 +281,9 @@ static void serve(int socket)
 			if (reply.value == 0)
 				continue;	/* the child: its first request comes next */
 			reply.error = reply.value < 0 ? errno : 0;
+			break;
+		case OP_VFORK:
+			store_in_vforked(argument, &reply);
 			break;
 		case OP_ADOPT:
 			reply.value = passed;

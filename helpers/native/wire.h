@@ -13,6 +13,7 @@ enum operation {
 	OP_COPY,	/* destination, source, bytes      -> bytes */
 	OP_THREAD,	/* with a socket                   -> 0; the thread reports its tid there */
 	OP_FORK,	/* with a socket, served by the child -> the child's pid */
+	OP_VFORK,	/* address, value: a vfork(2) child stores it -> its wait status */
 	OP_ADOPT,	/* with a descriptor               -> its number in the subject */
 	OP_SHARE,	/* descriptor                      -> 0, the reply carries a duplicate */
 	OP_BATCH	/* requests, count, replies, stop  -> how many requests succeeded */
