@@ -23,12 +23,11 @@ except build.BuildError as failure:
 from helpers import arrange, hugepages, known_issues, lease, stream
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared, setup_of
-from helpers.machine import Machine, Need, advice
+from helpers.machine import Machine, Need
 from helpers.region import Region, Unproven, Unseen
 from helpers.results import REGION, SUBJECT, Results
 from helpers.run import Run
 from helpers.subject import Subject, SubjectStuck
-from helpers.uapi import Advice
 
 RUN = pytest.StashKey[Run]()
 
@@ -236,16 +235,5 @@ def require(pytestconfig: pytest.Config, machine: Machine) -> Callable[[Need], N
     def checked(need: Need) -> None:
         if not need.met(machine):
             _skip(pytestconfig, need.remedy)
-
-    return checked
-
-
-@pytest.fixture
-def offered(require: Callable[[Need], None]) -> Callable[[Advice], Advice]:
-    """Passes an advice on, once the kernel is seen to know it."""
-
-    def checked(wanted: Advice) -> Advice:
-        require(advice(wanted))
-        return wanted
 
     return checked

@@ -1,13 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""SPEC.md chapter FORK: what fork(2) and mremap(2) do with the protection."""
+"""SPEC.md chapter FORK: what fork(2) and vfork(2) do with the protection."""
 
-from errno import ENOENT
+from signal import SIGSEGV
 
-from helpers.axes import KINDS, STATES, SYNC, protectable, swapped
-from helpers.cases import case, refuses
+from helpers.axes import (
+    ANON,
+    DISTINCT,
+    KINDS,
+    STATES,
+    SYNC,
+    anon,
+    asynchronous,
+    huge_zero_page,
+    memfd_shared,
+    none_pte,
+    once,
+    pmd_mapped,
+    populated,
+    protectable,
+    pte_mapped,
+    swapped,
+    zero_page,
+)
+from helpers.cases import case
 from helpers.machine import ROOT
-from helpers.uapi import Event, Feature
-from helpers.uffd import Message
+from helpers.pagemap import Page
+from helpers.uapi import Advice, Feature
+
+FEW = (none_pte, zero_page, huge_zero_page, populated, pmd_mapped)
+EVENT = {"also": Feature.EVENT_FORK, "needs": (ROOT,)}  # which takes CAP_SYS_PTRACE
 
 
 @case("FORK-1", kinds=KINDS, states=(*STATES, swapped), features=SYNC, where=protectable)
@@ -27,8 +48,7 @@ def test_child_without_the_event_has_no_protection(mem):
     states=(*STATES, swapped),
     features=SYNC,
     where=protectable,
-    also=Feature.EVENT_FORK,
-    needs=(ROOT,),
+    **EVENT,
 )
 def test_child_with_the_event_keeps_the_protection(mem):
     mem.protect(mem.unit)
@@ -42,29 +62,125 @@ def test_child_with_the_event_keeps_the_protection(mem):
     assert mem.protected() == protected
 
 
-@case("FORK-3", kinds=KINDS, states=(*STATES, swapped), features=SYNC, where=protectable)
-def test_mremap_without_the_event_clears_the_protection(mem):
+@case("FORK-1", kinds=(anon, memfd_shared), states=(pte_mapped,))
+def test_child_of_a_batch_without_the_event_has_no_protection(mem):
+    protected = mem.protect_some()
+    child = mem.fork()
+    assert child.protected() == set()
+    assert mem.protected() == protected
+
+
+@case("FORK-2", kinds=(anon, memfd_shared), states=(pte_mapped,), **EVENT)
+def test_child_of_a_batch_with_the_event_keeps_its_pattern_of_protection(mem):
+    protected = mem.protect_some()
+    child = mem.fork()
+    assert child.protected() == mem.protected() == protected
+
+
+@case("FORK-3", kinds=DISTINCT, states=FEW, features=(asynchronous,))
+def test_async_child_without_the_event_has_no_protection(mem):
     mem.protect(mem.unit)
-    moved, message = mem.move()
-    assert message is None
-    assert moved.protected() == set()
-    assert moved.store().silent
-    with refuses(ENOENT):
-        moved.protect()
+    child = mem.fork()
+    assert child.protected() == set()
+    assert child.store().silent
+    assert mem.protected() == set(mem.unit)
+    assert mem.store().silent
+    assert mem.protected() == set(mem.unit) - {mem.page}
+
+
+@case("FORK-3", kinds=DISTINCT, states=FEW, features=(asynchronous,), **EVENT)
+def test_async_child_with_the_event_takes_its_own_protection_away(mem):
+    mem.protect(mem.unit)
+    child = mem.fork()
+    assert child.store().silent
+    assert child.protected() == set(mem.unit) - {mem.page}
+    assert mem.protected() == set(mem.unit)
+
+
+@case("FORK-4", kinds=DISTINCT, states=FEW, features=SYNC, where=once, **EVENT)
+def test_grandchild_keeps_the_protection(mem):
+    mem.protect(mem.unit)
+    child = mem.fork()
+    grandchild = child.fork()
+    assert grandchild.protected() == mem.protected()
+    write = grandchild.store()
+    assert write.message == grandchild.wp_fault()
+    assert (mem.uffd.read(), child.uffd.read()) == (None, None)
+    grandchild.unprotect()
+    assert write.completes()
+
+
+@case("FORK-5", kinds=DISTINCT, states=FEW, features=SYNC, where=once, **EVENT)
+def test_each_userfaultfd_serves_its_own_process(mem):
+    mem.protect(mem.unit)
+    child = mem.fork()
+    theirs, ours = child.store(), mem.store()
+    assert (theirs.message, ours.message) == (child.wp_fault(), mem.wp_fault())
+    child.unprotect()
+    assert theirs.completes()
+    assert ours.blocked
+    mem.unprotect()
+    assert ours.completes()
+
+
+@case("FORK-6", kinds=DISTINCT, states=FEW, features=SYNC, where=once, **EVENT)
+def test_closing_the_childs_userfaultfd_leaves_the_parents_protection(mem):
+    mem.protect(mem.unit)
+    child = mem.fork()
+    child.uffd.close()
+    assert child.protected() == set()
+    assert child.store().silent
+    assert mem.protected() == set(mem.unit)
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("FORK-7", kinds=ANON, states=FEW, features=SYNC, where=once, **EVENT)
+def test_wiped_on_fork_it_is_none_and_registered(mem):
+    mem.protect(mem.unit)
+    mem.advise(Advice.WIPEONFORK, mem.pages)
+    child = mem.fork()
+    assert set(child.looks()) == {Page.NONE}
+    assert child.load().value == 0
+    child.protect()
+    assert child.store().message == child.wp_fault()
+    assert mem.protected() == set(mem.unit)
 
 
 @case(
-    "FORK-4",
-    kinds=KINDS,
-    states=(*STATES, swapped),
+    "FORK-8",
+    kinds=DISTINCT,
+    states=(none_pte, populated),
     features=SYNC,
-    where=protectable,
-    also=Feature.EVENT_REMAP,
+    thp=(False,),
+    where=once,
+    **EVENT,
 )
-def test_mremap_with_the_event_keeps_the_protection(mem):
-    mem.protect(mem.unit)
-    protected = mem.protected()
-    moved, message = mem.move()
-    assert message == Message(Event.REMAP, range=(mem.start, moved.start, mem.size))
-    assert mem.page in protected == moved.protected()
-    assert moved.store().message == moved.wp_fault()
+def test_not_forked_it_is_not_there_and_sends_no_event(mem):
+    mem.protect()
+    mem.advise(Advice.DONTFORK, mem.pages)
+    child = mem.fork()
+    assert not child.registered
+    assert child.load().signal == SIGSEGV
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("FORK-9", kinds=DISTINCT, states=FEW, features=SYNC, where=once, **EVENT)
+def test_vforked_childs_write_raises_the_parents_message(mem):
+    mem.protect()
+    write = mem.vfork()
+    assert write.message == mem.wp_fault()
+    mem.unprotect()
+    assert write.completes()
+    assert (write.value, mem.load().value) == (0, 7)
+
+
+@case("FORK-10", kinds=DISTINCT, states=FEW, features=SYNC, where=once, **EVENT)
+def test_fork_leaves_a_writer_waiting(mem):
+    mem.protect()
+    write = mem.store()
+    child = mem.fork()
+    assert child.protected() == {mem.page}
+    assert write.blocked
+    mem.unprotect()
+    assert write.completes()
+    assert child.protected() == {mem.page}

@@ -3,11 +3,9 @@
 
 from helpers import procfs
 from helpers.arrange import content
-from helpers.axes import FEATURES, HUGETLB, NONE, SYNC, cached, populated
+from helpers.axes import FEATURES, HUGETLB, NONE, SYNC, cached
 from helpers.cases import case
 from helpers.pagemap import Page
-from helpers.region import HUGETLB_MARKER
-from helpers.uapi import Advice
 
 NOT_MAPPED = (*NONE, cached)
 
@@ -20,14 +18,7 @@ def test_reading_a_marker_maps_the_protected_page(mem):
     assert mem.changed() == {mem.page}
 
 
-@case("HTLB-2", kinds=HUGETLB, states=(populated,), features=FEATURES)
-def test_dontneed_leaves_a_marker(mem):
-    mem.protect()
-    mem.advise(Advice.DONTNEED)
-    assert mem.look() == HUGETLB_MARKER
-
-
-@case("HTLB-3", kinds=HUGETLB, states=NOT_MAPPED, features=SYNC)
+@case("HTLB-2", kinds=HUGETLB, states=NOT_MAPPED, features=SYNC)
 def test_a_marker_is_no_memory(mem):
     before = resident_hugetlb(mem)
     mem.protect()

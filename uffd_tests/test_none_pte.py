@@ -7,23 +7,12 @@ import pytest
 
 from helpers.axes import ANON, NONE, asynchronous, none_pmd, none_pte, plain, wpu
 from helpers.cases import case
-from helpers.machine import advice
 from helpers.pagemap import Page
 from helpers.region import MARKER
-from helpers.uapi import Advice, Map, Prot
+from helpers.uapi import Map, Prot
 
 MARKERS = (wpu, asynchronous)
 WORD_FOR_ROOT, WORD_FOR_OTHERS = 0x4200_0000_0000_003F, 0x4200_0000_0000_0000
-KEEPING = (
-    Advice.FREE,
-    Advice.COLD,
-    Advice.PAGEOUT,
-    Advice.WILLNEED,
-    Advice.HUGEPAGE,
-    Advice.NOHUGEPAGE,
-    Advice.MERGEABLE,
-    Advice.UNMERGEABLE,
-)
 WIDE = 64 << 20  # bytes
 TABLE_SPAN = PAGESIZE // 8 * PAGESIZE  # bytes that one page table maps
 
@@ -114,52 +103,8 @@ def test_blocked_writers_page_is_there_and_zero_filled(mem):
     assert mem.load(by=1).value == 0
 
 
-@case("NONE-10", kinds=ANON, states=NONE, features=(wpu,))
-def test_dontneed_drops_a_marker(mem):
-    mem.protect(mem.near)
-    mem.advise(Advice.DONTNEED)
-    assert mem.word() == 0
-    assert mem.store().silent
-
-
-@pytest.mark.parametrize("advised", KEEPING, ids=lambda value: value.name.lower())
-@case("NONE-11", kinds=ANON, states=NONE, features=MARKERS)
-def test_advice_keeps_a_marker(mem, advised, offered):
-    mem.protect()
-    mem.advise(offered(advised))
-    assert mem.look() == MARKER
-    assert mem.changed() == {mem.page}
-
-
-@case("NONE-12", kinds=ANON, states=NONE, features=MARKERS, needs=(advice(Advice.POPULATE_READ),))
-def test_populate_read_maps_the_protected_zero_page(mem):
-    mem.protect()
-    mem.advise(Advice.POPULATE_READ)
-    assert mem.look() == Page.PRESENT | Page.WP | Page.ZERO
-    assert mem.changed() == {mem.page}
-
-
-@case("NONE-13", kinds=ANON, states=NONE, features=(wpu,))
-def test_mapping_anew_gives_a_fresh_page(mem):
-    mem.protect(mem.near)
-    mem.subject.syscall("munmap", *mem.span(mem.page))
-    mem.subject.mmap(mem.page_bytes, Prot.RW, Map.PRIVATE | Map.ANONYMOUS, at=mem.address())
-    assert mem.word() == 0
-    assert mem.store().silent
-
-
 @case("NONE-2", kinds=ANON, states=(none_pte,), features=MARKERS)
 def test_populated_pages_beside_a_marker_are_protected_too(mem):
     mem.protect(mem.pages if not mem.setup.thp else mem.pmd)
     assert mem.look() == MARKER
     assert mem.look(mem.pmd[0]) == Page.PRESENT | Page.WP | Page.EXCLUSIVE
-
-
-@pytest.mark.parametrize("prot", [Prot.READ, Prot.NONE], ids=["read", "none"])
-@case("NONE-14", kinds=ANON, states=NONE, features=(wpu,))
-def test_mprotect_to_and_fro_keeps_a_marker(mem, prot):
-    mem.protect()
-    mem.subject.mprotect(mem.start, mem.size, prot)
-    mem.subject.mprotect(mem.start, mem.size, Prot.RW)
-    assert mem.look() == MARKER
-    assert mem.store().message == mem.wp_fault()
