@@ -193,10 +193,18 @@ def boundary() -> int:
 
 
 @pytest.fixture
-def region(request: pytest.FixtureRequest, subject: Subject, setup: Setup, boundary: int) -> Region:
+def count() -> int:
+    """How many pages the region has; 0 for as many as its setup takes."""
+    return 0
+
+
+@pytest.fixture
+def region(
+    request: pytest.FixtureRequest, subject: Subject, setup: Setup, boundary: int, count: int
+) -> Region:
     """The region of the case's setup, not yet mapped."""
     machine = request.config.stash[RUN].machine
-    made = request.node.stash[REGION] = Region(subject, machine, setup, boundary)
+    made = request.node.stash[REGION] = Region(subject, machine, setup, boundary, count)
     return made
 
 

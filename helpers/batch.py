@@ -48,6 +48,13 @@ def call(name: str, *arguments: int) -> Operation:
     return Operation(lib.OP_SYSCALL, (number(name), *arguments))
 
 
+def anywhere(thread: Thread) -> Thread:
+    """Lets a thread run on any CPU: beside the suite and its siblings, not in turns with them."""
+    thread.scratch(8)[:] = b"\xff" * 8
+    thread.syscall("sched_setaffinity", 0, 8, thread.scratch_address)
+    return thread
+
+
 class Batch:
     """A table of operations in the slot of the thread that is to do them."""
 

@@ -122,14 +122,18 @@ class Touch:
 class Region:
     """A mapping under test in a subject, with its userfaultfd."""
 
-    def __init__(self, subject: Subject, machine: Machine, setup: Setup, boundary: int = 0) -> None:
-        """With a `boundary` in bytes, the middle of the mapping lies on a multiple of it."""
+    def __init__(
+        self, subject: Subject, machine: Machine, setup: Setup, boundary: int = 0, count: int = 0
+    ) -> None:
+        """With a `boundary` in bytes, the middle of the mapping lies on a multiple of it; with a
+        `count`, so many pages are mapped."""
         self.subject = subject
         self.machine = machine
         self.setup = setup
         self.kind = setup.kind
         self.page_bytes = setup.kind.page_bytes
-        count, self.page = self._shape()
+        usual, self.page = self._shape()
+        count = count or usual
         self.size = count * self.page_bytes
         self._boundary = boundary
         self.pages = range(count)
