@@ -12,7 +12,7 @@ from helpers.uapi import Map, Prot
 _SQ_RING, _CQ_RING, _SQES = 0, 0x800_0000, 0x1000_0000  # offsets to map
 _RING_BYTES = PAGESIZE  # more than the rings of one entry take
 _GETEVENTS = 1
-_REGISTER_BUFFERS = 0
+_REGISTER_BUFFERS, _UNREGISTER_BUFFERS = 0, 1
 _BUFFER_OFFSET = 512  # of the vector of buffers in the slot
 
 
@@ -67,3 +67,9 @@ class Ring:
         thread.scratch(16, _BUFFER_OFFSET)[:] = raw
         vector = thread.scratch_address + _BUFFER_OFFSET
         return thread.begin("io_uring_register", self.descriptor, _REGISTER_BUFFERS, vector, 1)
+
+    def unregister(self) -> None:
+        """Unpins the registered buffer, if there is one, at once: closing the ring does it only
+        after a while, and hugetlb pages are few."""
+        arguments = (self.descriptor, _UNREGISTER_BUFFERS, 0, 0)
+        self._subject.main.syscall("io_uring_register", *arguments)

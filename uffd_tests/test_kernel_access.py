@@ -57,7 +57,9 @@ def act(request, mem, require):
 @pytest.fixture
 def ring(mem, require):
     require(IO_URING)
-    return Ring(mem.subject)
+    made = Ring(mem.subject)
+    yield made
+    made.unregister()
 
 
 def lean(setup):
