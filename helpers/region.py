@@ -8,6 +8,7 @@ tested one; every method acts on it unless it is told another.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from copy import copy
 from mmap import PAGESIZE
 
@@ -279,10 +280,15 @@ class Region:
         subject.syscall("pwrite64", file, subject.main.scratch_address, 8, 0)
         return thread.begin(name, file, self.address(page), 8, 0)
 
-    def peek(self, address: int, count: int) -> bytes:
-        """Bytes of the subject's memory, read from outside by /proc/PID/mem. Raises OSError."""
+    def peeks(self, addresses: Iterable[int], count: int) -> list[bytes]:
+        """`count` bytes of the subject's memory at each address, read from outside by
+        /proc/PID/mem. Raises OSError."""
         with open(f"/proc/{self.subject.pid}/mem", "rb", buffering=0) as file:
-            return os.pread(file.fileno(), count, address)
+            return [os.pread(file.fileno(), count, address) for address in addresses]
+
+    def peek(self, address: int, count: int) -> bytes:
+        """The same of one address."""
+        return self.peeks((address,), count)[0]
 
     def fork(self) -> Region:
         """The region in a forked child; its userfaultfd is the one that EVENT_FORK brought, if

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Writers that run free while protection comes and goes, and what holds whatever wins.
+
+Each writer adds one to a word of its own in every page, over and over, and counts what it has
+done: so a lost write shows, and so does one that lands on a page while that is protected.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from mmap import PAGESIZE
+from pathlib import Path
+from random import Random
+
+from helpers import batch, machine, pagemap
+from helpers.batch import Batch, Operation
+from helpers.machine import Need
+from helpers.pagemap import Page
+from helpers.region import Region
+from helpers.subject import Pending, Thread, ffi
+from helpers.uapi import (
+    MPOL_MF_MOVE,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    Advice,
+    Event,
+    Ioctl,
+    Prot,
+    ProtectMode,
+)
+from helpers.uffd import Message
+
+WRITERS = 2
+_WORD = 8
+_STRUCT_BYTES = 256  # between structures in a thread's slot
+
+
+def protecting(mem: Region, modes: Sequence[ProtectMode], by: int) -> list[Operation]:
+    """UFFDIO_WRITEPROTECT of the whole region in one mode after another, for a toucher's batch."""
+    thread, operations = mem.subject.toucher(by), []
+    for number, mode in enumerate(modes):
+        offset = number * _STRUCT_BYTES
+        fields = ffi.new("struct uffdio_writeprotect *", (mem.start, mem.size, mode))
+        raw = bytes(ffi.buffer(fields))
+        thread.scratch(len(raw), offset)[:] = raw
+        where = thread.scratch_address + offset
+        request = Ioctl.UFFDIO_WRITEPROTECT
+        operations.append(batch.call("ioctl", mem.uffd.descriptor, request, where))
+    return operations
+
+
+def there_and_back(mem: Region) -> list[Operation]:
+    """mremap(2) of the whole region to another place, and back."""
+    away, flags = mem.subject.place(mem.size), MREMAP_MAYMOVE | MREMAP_FIXED
+    return [
+        batch.call("mremap", source, mem.size, mem.size, flags, target)
+        for source, target in ((mem.start, away), (away, mem.start))
+    ]
+
+
+@dataclass
+class Writer:
+    """A thread that adds to its words of all pages; its tid tells its messages."""
+
+    tid: int
+    batch: Batch
+    running: Pending
+
+
+class Race:
+    """Writers to some pages of a region, which has the feature THREAD_ID."""
+
+    def __init__(self, mem: Region, pages: range, rng: Random) -> None:
+        self.mem = mem
+        self.pages = pages
+        self._before = self.words()
+        self._writers = [self._writer(rng, number) for number in range(WRITERS)]
+        self._late: dict[int, Writer] = {}
+
+    def _writer(self, rng: Random, number: int) -> Writer:
+        mem = self.mem
+        thread = batch.anywhere(mem.subject.toucher(number))
+        order = rng.sample(self.pages, len(self.pages))
+        adds = [batch.add(mem.address(page) + number * _WORD) for page in order]
+        made = Batch(thread, adds)
+        return Writer(thread.tid, made, made.start(forever=True))
+
+    def words(self, mem: Region | None = None) -> list[tuple[int, ...]]:
+        """Each page's words, read from outside; of this region, or of its like in a child."""
+        seen = mem or self.mem
+        return [
+            tuple(memoryview(words).cast("Q"))
+            for words in seen.peeks([seen.address(page) for page in self.pages], WRITERS * _WORD)
+        ]
+
+    # -- a freeze: all writers have met protected pages and wait
+
+    def freeze(self) -> list[tuple[int, ...]]:
+        """Protects the region; the words that no writer may change from now on."""
+        self.mem.protect(self.mem.pages)
+        self._late = {writer.tid: writer for writer in self._writers}
+        return self.words()
+
+    def meanwhile(self, running: Pending) -> None:
+        """Lets something run to its end, and reads what messages come."""
+        while running.wait(self.mem.uffd.pollable) is None:
+            self._take(self.mem.uffd.read())
+
+    def all_wait(self) -> bool:
+        """Whether each writer has come to raise its message. Raises SubjectStuck."""
+        while self._late:
+            writer = next(iter(self._late.values()))
+            if writer.running.wait(self.mem.uffd.pollable) is not None:
+                return False
+            self._take(self.mem.uffd.read())
+        return True
+
+    def _take(self, message: Message | None) -> None:
+        if message is not None and message.event is Event.PAGEFAULT:
+            self._late.pop(message.tid, None)
+
+    def protected(self) -> bool:
+        """Whether all the written pages carry the bit, for pagemap alone: PAGEMAP_SCAN would
+        look at another moment."""
+        start, size = self.mem.span(self.pages)
+        return all(
+            word & Page.WP for word in pagemap.words(self.mem.subject, start, size // PAGESIZE)
+        )
+
+    # -- the end
+
+    def lost(self) -> int:
+        """Ends the writers, who must not be left waiting; how many of their writes are lost."""
+        for writer in self._writers:
+            writer.batch.stop()
+        done = sum(writer.running.result().value for writer in self._writers)
+        return done - (_total(self.words()) - _total(self._before))
+
+
+# -- what goes on beside
+
+
+@dataclass(frozen=True)
+class Partner:
+    """Calls on the region that a thread makes over and over beside the writers."""
+
+    name: str
+    calls: Callable[[Race, Thread], list[Operation]]
+    needs: tuple[Need, ...] = ()
+
+
+def _advise(mem: Region, pages: range, advice: Advice) -> Operation:
+    return batch.call("madvise", *mem.span(pages), advice)
+
+
+def _remove_neighbours(race: Race, _: Thread) -> list[Operation]:
+    """The pages beside the written ones come and go."""
+    mem, first = race.mem, race.pages[0] - 1
+    beside = range(first, first + 1)
+    return [batch.store(mem.address(first), 1), _advise(mem, beside, Advice.DONTNEED)]
+
+
+def _remove(race: Race, _: Thread) -> list[Operation]:
+    """The written pages are unmapped; shared memory keeps what they hold."""
+    return [_advise(race.mem, race.mem.pages, Advice.DONTNEED)]
+
+
+def _mprotect(race: Race, _: Thread) -> list[Operation]:
+    """Writers that meet PROT_READ get SIGSEGV, and don't count that write."""
+    where = (race.mem.start, race.mem.size)
+    return [batch.call("mprotect", *where, prot) for prot in (Prot.READ, Prot.RW)]
+
+
+def _collapse(race: Race, _: Thread) -> list[Operation]:
+    """A THP is made, and its PMD split by a change of one page that is not written."""
+    mem, last = race.mem, race.mem.pmd[-1]
+    one = mem.span(range(last, last + 1))
+    splits = [batch.call("mprotect", *one, prot) for prot in (Prot.READ, Prot.RW)]
+    return [_advise(mem, mem.pmd, Advice.COLLAPSE), *splits]
+
+
+def _migrate(race: Race, thread: Thread) -> list[Operation]:
+    """The written pages go from node to node: move_pages(2)."""
+    count, mem = len(race.pages), race.mem
+    addresses = array("Q", map(mem.address, race.pages)).tobytes()
+    to = [array("i", [node] * count).tobytes() for node in _NODES]
+    places, at = [], 0
+    for raw in (addresses, *to, bytes(4 * count)):
+        thread.scratch(len(raw), at)[:] = raw
+        places.append(thread.scratch_address + at)
+        at += _STRUCT_BYTES
+    where, first, second, status = places
+    return [
+        batch.call("move_pages", 0, count, where, nodes, status, MPOL_MF_MOVE)
+        for nodes in (first, second)
+    ]
+
+
+_NODES = (0, 1)
+TWO_NODES = Need(
+    lambda _: all(Path(f"/sys/devices/system/node/node{node}").exists() for node in _NODES),
+    "there is one NUMA node: boot with numa=fake=2, or in a guest",
+)
+
+REMOVE_NEIGHBOURS = Partner("removing_neighbours", _remove_neighbours)
+REMOVE = Partner("removing", _remove)
+MPROTECT = Partner("mprotect", _mprotect)
+COLLAPSE = Partner("collapsing", _collapse, (machine.advice(Advice.COLLAPSE),))
+MIGRATE = Partner("migrating", _migrate, (TWO_NODES,))
+
+
+def start(partner: Partner, race: Race, by: int) -> Batch:
+    """Has toucher `by` make the partner's calls until it is stopped."""
+    thread = batch.anywhere(race.mem.subject.toucher(by))
+    made = Batch(thread, partner.calls(race, thread))
+    made.start(forever=True)
+    return made
+
+
+def _total(words: list[tuple[int, ...]]) -> int:
+    return sum(map(sum, words))

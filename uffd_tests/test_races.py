@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SPEC.md chapter RACE: what holds while protection races with faults and other calls."""
+
+from copy import copy
+
+import pytest
+
+from helpers import batch, races
+from helpers.axes import anon, hugetlb_shared, memfd_shared, none_pmd, pmd_mapped, populated, wpu
+from helpers.batch import Batch
+from helpers.cases import case
+from helpers.races import COLLAPSE, MIGRATE, MPROTECT, REMOVE, REMOVE_NEIGHBOURS, Race
+from helpers.uapi import Feature, ProtectMode
+
+KINDS = (anon, memfd_shared, hugetlb_shared)
+SHARED = (memfd_shared, hugetlb_shared)
+STATES = (populated, pmd_mapped)
+ROUNDS = 10
+TOGGLES = 200
+BESIDE = races.WRITERS  # the toucher that is no writer
+PROTECT, UNPROTECT = ProtectMode.WP, ProtectMode(0)
+
+
+@pytest.fixture
+def count(setup):
+    return 4 if setup.kind.hugetlb else 0
+
+
+@pytest.fixture
+def race(mem, rng):
+    """Writers to some pages; the first page of the mapping, or of its PMD, is nobody's."""
+    return Race(mem, (mem.pmd if mem.setup.thp else mem.pages)[1:8], rng)
+
+
+def beside(*partners):
+    return pytest.mark.parametrize("partner", partners, ids=lambda partner: partner.name)
+
+
+@case("RACE-1", kinds=KINDS, states=(*STATES, none_pmd), features=(wpu,), also=Feature.THREAD_ID)
+def test_no_wake_up_and_no_write_is_lost(mem, race):
+    thread = batch.anywhere(mem.subject.toucher(BESIDE))
+    toggle = races.protecting(mem, (PROTECT, UNPROTECT), BESIDE) * TOGGLES
+    assert Batch(thread, toggle).start().result().value == len(toggle)
+    assert race.lost() == 0
+    assert mem.uffd.read() is None
+
+
+@case("RACE-2", kinds=KINDS, states=(*STATES, none_pmd), features=(wpu,), also=Feature.THREAD_ID)
+def test_nothing_is_written_until_it_is_unprotected(mem, race):
+    check_freezes(race)
+    assert race.lost() == 0
+
+
+@beside(REMOVE_NEIGHBOURS, MPROTECT, MIGRATE)
+@case("RACE-3", kinds=(anon, memfd_shared), states=STATES, features=(wpu,), also=Feature.THREAD_ID)
+def test_nothing_is_written_whatever_goes_on(race, partner, require):
+    check_beside(race, partner, require)
+
+
+@beside(REMOVE)
+@case("RACE-3", kinds=SHARED, states=(populated,), features=(wpu,), also=Feature.THREAD_ID)
+def test_nothing_is_written_while_pages_are_removed(race, partner, require):
+    check_beside(race, partner, require)
+
+
+@beside(COLLAPSE)
+@case("RACE-3", kinds=(anon,), states=(pmd_mapped,), features=(wpu,), also=Feature.THREAD_ID)
+def test_nothing_is_written_while_thps_are_made(race, partner, require):
+    check_beside(race, partner, require)
+
+
+@case("RACE-4", kinds=(anon, memfd_shared), states=STATES, features=(wpu,), also=Feature.THREAD_ID)
+def test_child_has_what_was_frozen(mem, race):
+    for _ in range(ROUNDS):
+        frozen = race.freeze()
+        fork = mem.subject.begin_fork()
+        race.meanwhile(fork)
+        child = copy(mem)
+        child.subject = mem.subject.forked(fork)
+        assert race.words(child) == frozen
+        child.subject.close()
+        assert race.all_wait()
+        assert race.words() == frozen
+        assert race.protected()
+        mem.unprotect(mem.pages)
+    assert race.lost() == 0
+
+
+@case(
+    "RACE-5",
+    kinds=(anon, memfd_shared),
+    states=STATES,
+    features=(wpu,),
+    also=Feature.THREAD_ID | Feature.EVENT_REMAP,
+)
+def test_moving_there_and_back_keeps_all(mem, race):
+    thread, moves = mem.subject.toucher(BESIDE), races.there_and_back(mem)
+    for _ in range(ROUNDS):
+        frozen = race.freeze()
+        moving = Batch(thread, moves).start()
+        race.meanwhile(moving)
+        assert moving.result().value == len(moves)
+        assert race.all_wait()
+        assert race.words() == frozen
+        assert race.protected()
+        mem.unprotect(mem.pages)
+    assert race.lost() == 0
+
+
+def check_freezes(race):
+    for _ in range(ROUNDS):
+        frozen = race.freeze()
+        assert race.all_wait()
+        assert race.words() == frozen
+        assert race.protected()
+        race.mem.unprotect(race.mem.pages)
+
+
+def check_beside(race, partner, require):
+    for need in partner.needs:
+        require(need)
+    busy = races.start(partner, race, BESIDE)
+    check_freezes(race)
+    busy.stop()
+    assert race.lost() == 0
