@@ -134,18 +134,18 @@ def snapshot(mem: Region, held: dict[int, Held], programs: Sequence[Sequence[Ste
     made = Snapshot({page: contents.get(page, zeros) for page in mem.pages})
     background = iter(mem.pages)
 
-    def save(page: int) -> None:
-        if page not in made.saved:
-            made.saved[page] = mem.peek(mem.address(page), mem.page_bytes)
+    def save(pages: Iterable[int]) -> None:
+        unsaved = [page for page in pages if page not in made.saved]
+        raw = mem.peeks(map(mem.address, unsaved), mem.page_bytes)
+        made.saved.update(zip(unsaved, raw, strict=True))
 
     def resolve(message: Message) -> None:
         made.messages.append(message)
         page = page_of(mem, message.address)
         made.faulted.add(page)
-        save(page)
+        save([page])
         mem.unprotect(page)
-        for page in islice(background, _SLICE):
-            save(page)
+        save(islice(background, _SLICE))
 
     maker = Programs(mem)
     mem.protect(mem.pages)
@@ -153,9 +153,8 @@ def snapshot(mem: Region, held: dict[int, Held], programs: Sequence[Sequence[Ste
         Batch(batch.anywhere(mem.subject.toucher(number)), maker.operations(steps))
         for number, steps in enumerate(programs)
     ]
-    serve(mem, [made.start() for made in batches], resolve)
-    for page in mem.pages:
-        save(page)
+    serve(mem, [running.start() for running in batches], resolve)
+    save(mem.pages)
     return made
 
 

@@ -20,8 +20,9 @@ from helpers.scenarios import FAST, GENERIC, RESUMED, WRITES, Act, Held, Oracle
 from helpers.uapi import Advice, FaultFlag, Feature, ScanFlag
 
 SMALL_PAGES, HUGETLB_PAGES = 1024, 4
-ROUNDS, STEPS = 20, 60
-SCANS, COUNTERS = 100, 256
+WRITES_EACH = 100  # of a writer, at most
+ROUNDS, STEPS = 8, 60
+SCANS, COUNTERS = 40, 128
 FILE_BACKED = (memfd_shared, hugetlb_shared)
 
 
@@ -39,9 +40,9 @@ def programs(mem, rng):
 
 
 def writers(mem, rng, act):
-    """Two programs that write to a random half of the pages each."""
-    half = len(mem.pages) // 2
-    return [[(act, page) for page in rng.sample(mem.pages, half)] for _ in range(2)]
+    """Two programs that write to random pages, up to half of all."""
+    count = min(WRITES_EACH, len(mem.pages) // 2)
+    return [[(act, page) for page in rng.sample(mem.pages, count)] for _ in range(2)]
 
 
 def foreseen(mem, programs, *, events=False):
