@@ -313,28 +313,37 @@ static void open_userfaultfd(uint64_t features)
 		die("UFFDIO_REGISTER");
 }
 
-static void map(const char *kind, int huge)
+/* As the thread's program does: one anonymous mapping, larger than what is tested of it. */
+static void map_anonymous(void)
 {
-	int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE, file = -1;
-	char *space = mmap(NULL, bytes + HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *space = mmap(NULL, bytes + HUGE_BYTES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (space == MAP_FAILED)
 		die("mmap");
 	start = (char *)(((uintptr_t)space + HUGE_BYTES - 1) & -HUGE_BYTES);
+}
+
+static void map_file(int file, int flags)
+{
+	map_anonymous();
+	if (file < 0 || ftruncate(file, bytes))
+		die("memfd_create");
+	if (mmap(start, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, file, 0) == MAP_FAILED)
+		die("mmap");
+}
+
+static void map(const char *kind, int huge)
+{
 	page_bytes = 4096;
 	if (!strcmp(kind, "anon")) {
-		flags |= MAP_ANONYMOUS;
+		map_anonymous();
 	} else if (!strcmp(kind, "shmem")) {
-		flags = MAP_SHARED;
-		file = memfd_create("shmem", MFD_CLOEXEC);
+		map_file(memfd_create("shmem", MFD_CLOEXEC), MAP_SHARED);
 	} else {
 		page_bytes = HUGE_BYTES;
-		file = memfd_create("hugetlb", MFD_CLOEXEC | MFD_HUGETLB | 21 << 26);
+		map_file(memfd_create("hugetlb", MFD_CLOEXEC | MFD_HUGETLB | 21 << 26), MAP_PRIVATE);
 	}
-	if (!(flags & MAP_ANONYMOUS) && (file < 0 || ftruncate(file, bytes)))
-		die("memfd_create");
-	if (mmap(start, bytes, protection, flags | MAP_FIXED, file, 0) == MAP_FAILED)
-		die("mmap");
 	if (page_bytes == 4096 && madvise(start, bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
 		die(huge ? "MADV_HUGEPAGE" : "MADV_NOHUGEPAGE");
 }
