@@ -110,19 +110,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    _mark_known_issues(items)
     patterns = config.getoption("case")
     done = stream.ended(stream.read(path)) if (path := config.getoption("skip_done")) else set()
     number, count = config.getoption("shard")
-    mine = {item.nodeid for item in items[number - 1 :: count]}
 
     def wanted(item: pytest.Item) -> bool:
         name = canonical_id(item.nodeid)
         chosen = not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
-        return chosen and item.nodeid in mine and name not in done
+        return chosen and name not in done
 
-    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
-    items[:] = filter(wanted, items)
+    kept = [item for item in items[number - 1 :: count] if wanted(item)]
+    config.hook.pytest_deselected(items=list(set(items) - set(kept)))
+    items[:] = kept
+    _mark_known_issues(items)
 
 
 def _mark_known_issues(items: list[pytest.Item]) -> None:
