@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from helpers import procfs
-
 _SPLAT = re.compile(
     r"WARNING: |BUG: |kernel BUG at|Oops|general protection fault|INFO: task .* blocked"
     r"|rcu: INFO: .*stall|soft lockup|UBSAN|KASAN|Bad page|Bad rss-counter|VM_WARN_ON"
@@ -63,7 +61,8 @@ class KernelLog:
 
     def __init__(self, *, since_boot: bool = False) -> None:
         self.unreadable = ""
-        self._taint = procfs.read(_TAINTED)
+        self._flags = os.open(_TAINTED, os.O_RDONLY | os.O_CLOEXEC)
+        self._taint = self._read_taint()
         try:
             self._descriptor = os.open(_LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             if not since_boot:
@@ -75,11 +74,14 @@ class KernelLog:
     def news(self) -> list[str]:
         """The lines since the last call that tell of a splat, and a change of the taint flags."""
         found = [line for line in self._lines() if splat(line)]
-        taint = procfs.read(_TAINTED)
+        taint = self._read_taint()
         if taint != self._taint:
             found.append(f"the kernel's taint flags went from {self._taint} to {taint}")
             self._taint = taint
         return found
+
+    def _read_taint(self) -> str:
+        return os.pread(self._flags, 32, 0).decode().strip()
 
     def _lines(self) -> Iterator[str]:
         while self._descriptor >= 0:
