@@ -25,7 +25,7 @@ from helpers.stream import Stream
 from vm import init, initramfs, modules
 from vm.errors import VmError
 from vm.kernels import Kernel, KernelFiles
-from vm.qemu import PANIC, Accelerator, Guest, command_line
+from vm.qemu import PANIC, Accelerator, Guest, command_line, make_disk
 from vm.tail import Tail
 
 # A share of the cases that loses more guests than this has made its point.
@@ -289,14 +289,17 @@ class Boot:
             accelerator=setting.accelerator.name,
             why=setting.accelerator.why,
         )
-        with tempfile.TemporaryFile() as initrd:  # which no end of ours leaves behind
+        # nameless files, which no end of ours leaves behind
+        with tempfile.TemporaryFile() as initrd, tempfile.TemporaryFile() as disk:
             self._write_initrd(initrd, done)
+            make_disk(disk)
             guest = await Guest.boot(
                 self.files,
                 setting.accelerator,
                 initrd,
                 command_line(setting.accelerator, setting.bytecode, verbose=self._verbose),
                 self._share,
+                disk,
                 self._share / "console.log",
                 cpus=2 if setting.accelerator.kvm else 1,
             )

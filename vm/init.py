@@ -23,6 +23,7 @@ PLAN = Path("/uffd-wp/plan.json")
 MODULES = Path("/uffd-wp/modules")
 STATUS = "status"
 OUTPUT = "output.log"
+DISK = "ext4"  # the file system on the guest's disk
 TAG = "results"
 # The word with which the host tells its reports of a guest's setup from the kernel's messages.
 COMPLAINT = "uffd-wp guest: "
@@ -130,6 +131,10 @@ def main() -> None:
     except OSError as error:
         _complain(error.strerror or str(error))
         return
+    try:
+        _mount("/dev/vda", "/mnt", DISK)
+    except OSError as error:  # a run can go without
+        _complain(error.strerror or str(error))
     os.environ |= {
         "HOME": "/root",
         "LANG": "C.UTF-8",

@@ -12,8 +12,12 @@ from pathlib import Path
 
 from vm.errors import VmError
 
-# The results' file system, and swap: what isn't a module is built in, or not there.
-WANTED = ("virtio_pci", "9pnet_virtio", "9p", "lzo_rle", "zram")
+# The results' file system, swap, and a disk: what isn't a module is built in, or not there.
+WANTED = (
+    "virtio_pci", "9pnet_virtio", "9p",
+    "lzo_rle", "zram",
+    "virtio_blk", "crc32c_generic", "ext4",
+)  # fmt: skip
 
 
 def content(file: Path) -> bytes:

@@ -26,7 +26,7 @@ from vm.errors import VmError
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _WANTED = re.compile(
     r"(usr/)?(boot/(vmlinuz|config)-|lib/modules/[^/]+/(vmlinuz|config|kernel/"
-    r"(fs/(9p|netfs|fscache)|net/9p|drivers/(block|virtio)|mm|lib|crypto)/))"
+    r"(fs/(9p|netfs|fscache|ext4|jbd2|mbcache)|net/9p|drivers/(block|virtio)|mm|lib|crypto)\b))"
 )
 _FIELD = re.compile(r"^(Package|Version|Depends|Filename|Size|SHA256): (.*)$", re.MULTILINE)
 
@@ -46,8 +46,9 @@ class Package:
 
     @property
     def cached(self) -> Path:
-        """Where the kernel lies once it was fetched."""
-        key = hashlib.sha256(f"{self.suite} {self.pattern}".encode()).hexdigest()[:8]
+        """Where the kernel lies once it was fetched, with the files that are wanted of it."""
+        wanted = f"{self.suite} {self.pattern} {_WANTED.pattern}"
+        key = hashlib.sha256(wanted.encode()).hexdigest()[:8]
         return cache() / f"{self.suite}-{key}"
 
     def folder(self, *, fresh: bool = False) -> Path:

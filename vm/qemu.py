@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ from vm.kernels import KernelFiles
 QEMU = "qemu-system-x86_64"
 MEMORY_MIB = 2048  # a guest's, on two nodes
 PANIC = "Kernel panic - not syncing"
+_DISK_BYTES = 64 << 20  # sparse
 _KVM = Path("/dev/kvm")
 _PROBE_SECONDS = 20.0
 
@@ -84,11 +86,24 @@ def check() -> None:
         (QEMU, "qemu-system-x86"),
         ("setpriv", "util-linux"),
         ("ldd", "libc-bin"),
+        ("mke2fs", "e2fsprogs"),
     ):
         if not shutil.which(tool):
             raise VmError(f"no {tool} here: apt-get install {package}")
     if any(character.isspace() for character in sys.executable + init.__file__):
         raise VmError("the project's path has a blank in it, which a kernel's command line can't")
+
+
+def make_disk(image: BinaryIO) -> None:
+    """Makes an empty disk for a guest: files on it are written back, other than those of an
+    initramfs. Raises VmError."""
+    number = image.fileno()
+    image.truncate(_DISK_BYTES)
+    command = ["mke2fs", "-q", "-t", init.DISK, "-b", "4096", "-N", "64"]
+    command += ["-E", "lazy_itable_init=0", f"/proc/self/fd/{number}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=[number])
+    if done.returncode:
+        raise VmError(f"can't make a disk for the guests: {done.stderr.strip()}")
 
 
 def _qemu(accelerator: Accelerator, image: Path, console: Path, arguments: str) -> list[str]:
@@ -132,10 +147,12 @@ class Guest:
         initrd: BinaryIO,
         arguments: str,
         share: Path,
+        disk: BinaryIO,
         console: Path,
         cpus: int,
     ) -> Guest:
-        """Boots a guest that shares the folder `share` with the host. Raises OSError."""
+        """Boots a guest that shares the folder `share` with the host, and writes to the image
+        `disk`. Raises OSError."""
         half = MEMORY_MIB // 2
         command = [
             *_qemu(accelerator, files.image, console, arguments),
@@ -153,8 +170,9 @@ class Guest:
             *("-numa", "node,nodeid=1,memdev=far"),
             *("-fsdev", f"local,id=share,path={share},security_model=none,multidevs=remap"),
             *("-device", f"virtio-9p-pci,fsdev=share,mount_tag={init.TAG}"),
+            *("-drive", f"file=/proc/self/fd/{disk.fileno()},format=raw,if=virtio"),
         ]
-        return await cls.start(command, console, initrd.fileno())
+        return await cls.start(command, console, initrd.fileno(), disk.fileno())
 
     @property
     def pid(self) -> int:
