@@ -192,7 +192,8 @@ def _make_cached(region: Region) -> None:
     elif region.kind.hugetlb:
         region.subject.syscall("fallocate", region.file, 0, 0, region.size)
     else:
-        _write_file(region)
+        for page in region.pages:
+            region.write_file(page, region.value(page))
     if region.kind.shared:
         region.advise(Advice.DONTNEED, region.pages)
 
@@ -206,14 +207,6 @@ def _make_file_mapped(region: Region) -> None:
 def _prove_file_mapped(region: Region) -> None:
     seen = region.look()
     _require(Page.PRESENT | Page.FILE in seen, f"the page isn't one of the file but {seen}")
-
-
-def _write_file(region: Region) -> None:
-    thread = region.subject.main
-    for page in region.pages:
-        thread.scratch(8)[:] = region.value(page).to_bytes(8, "little")
-        offset = page * region.page_bytes
-        region.subject.syscall("pwrite64", region.file, thread.scratch_address, 8, offset)
 
 
 def _prove_cached(region: Region) -> None:

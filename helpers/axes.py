@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from mmap import PAGESIZE
+from pathlib import Path
 
 from helpers import machine, procfs
 from helpers.machine import Need
@@ -46,7 +48,7 @@ class Kind:
     """A kind of memory: how to map it, and what follows from it."""
 
     name: str
-    family: str  # anon, shmem, hugetlb
+    family: str  # anon, shmem, hugetlb, disk
     shared: bool
     open_file: Callable[[Subject], int] | None
     needs: tuple[Need, ...] = ()
@@ -96,6 +98,27 @@ def _tmpfs_file(subject: Subject) -> int:
     return subject.open(tmpfs_folder(), O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
 
 
+@cache
+def disk_folder(kind: str) -> str:
+    """A folder on such a file system that this user may write to; "" where there is none."""
+    mounts = [line.split()[1] for line in procfs.read("/proc/self/mounts").splitlines()]
+    for folder in (*mounts, "/var/tmp", os.path.expanduser("~")):
+        if os.access(folder, os.W_OK) and procfs.file_system(Path(folder)) == kind:
+            return folder
+    return ""
+
+
+def _disk(kind: str) -> tuple[Kind, Kind]:
+    """The kinds of memory that map a file on such a file system, shared and private."""
+
+    def opened(subject: Subject) -> int:
+        return subject.open(disk_folder(kind), O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
+
+    needs = (Need(lambda _: bool(disk_folder(kind)), f"no writable folder on {kind}: mount one"),)
+    shared = Kind(f"{kind}_shared", "disk", True, opened, needs)
+    return shared, Kind(f"{kind}_private", "disk", False, opened, needs)
+
+
 TMPFS = Need(lambda _: bool(tmpfs_folder()), "no writable tmpfs: mount -t tmpfs none /dev/shm")
 _SHMEM_NEEDS = (machine.WP_SHMEM,)
 _HUGETLB_NEEDS = (machine.HUGETLB, machine.WP_SHMEM)
@@ -108,6 +131,8 @@ tmpfs = Kind("tmpfs", "shmem", True, _tmpfs_file, (*_SHMEM_NEEDS, TMPFS))
 shared_anon = Kind("shared_anon", "shmem", True, None, _SHMEM_NEEDS)
 hugetlb_shared = Kind("hugetlb_shared", "hugetlb", True, _HUGETLB_FILE, _HUGETLB_NEEDS)
 hugetlb_private = Kind("hugetlb_private", "hugetlb", False, _HUGETLB_FILE, _HUGETLB_NEEDS)
+ext4_shared, ext4_private = _disk("ext4")
+xfs_shared, xfs_private = _disk("xfs")
 
 ANON = (anon,)
 SHARED_SHMEM = (memfd_shared, tmpfs, shared_anon)
@@ -117,6 +142,8 @@ FILE_BACKED = (*SHMEM, *HUGETLB)
 KINDS = (*ANON, *FILE_BACKED)
 # one for each way through the kernel: tmpfs and shared_anon go memfd_shared's
 DISTINCT = (anon, memfd_shared, memfd_private, hugetlb_shared, hugetlb_private)
+DISK_SHARED, DISK_PRIVATE = (ext4_shared, xfs_shared), (ext4_private, xfs_private)
+DISK = (*DISK_SHARED, *DISK_PRIVATE)  # for async alone
 
 
 # -- page states
@@ -137,15 +164,15 @@ class State:
         return kind in (self.huge if thp else self.small)
 
 
-none_pte = State("none_pte", KINDS, ANON)
-none_pmd = State("none_pmd", KINDS, ANON)
+none_pte = State("none_pte", (*KINDS, *DISK), ANON)
+none_pmd = State("none_pmd", (*KINDS, *DISK), ANON)
 zero_page = State("zero_page", ANON, ANON, (machine.ZERO_PAGE_SEEN,))
 huge_zero_page = State("huge_zero_page", (), ANON, (machine.HUGE_ZERO_PAGE, machine.PAGEMAP_SCAN))
-populated = State("populated", KINDS, populated=True)
+populated = State("populated", (*KINDS, *DISK), populated=True)
 pmd_mapped = State("pmd_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
 pte_mapped = State("pte_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
-file_mapped = State("file_mapped", (memfd_private, hugetlb_private), populated=True)
-cached = State("cached", FILE_BACKED, SHARED_SHMEM, populated=True)
+file_mapped = State("file_mapped", (memfd_private, hugetlb_private, *DISK_PRIVATE), populated=True)
+cached = State("cached", (*FILE_BACKED, *DISK), SHARED_SHMEM, populated=True)
 swapped = State(  # tmpfs and shared_anon are swapped as memfd_shared is
     "swapped", (*ANON, memfd_shared, memfd_private), (*ANON, memfd_shared), (machine.SWAP,), True
 )

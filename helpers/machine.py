@@ -17,7 +17,7 @@ from functools import cache, partial
 from mmap import PAGESIZE
 from pathlib import Path
 
-from helpers import procfs, swap
+from helpers import pagemap, procfs, swap
 from helpers.procfs import HUGETLB_KNOBS, THP_KNOBS, chosen
 from helpers.subject import Subject
 from helpers.uapi import Advice, Feature, Ioctl, Map, Prot
@@ -55,6 +55,7 @@ class Machine:
     user_mode: bool  # UFFD_USER_MODE_ONLY is known
     kpageflags: bool  # /proc/kpageflags can be read
     advices: frozenset[Advice]  # those that madvise(2) knows
+    soft_dirty: bool  # pagemap's bit 55 tells of writes
     droppable: bool  # MAP_DROPPABLE is known
     secret: bool  # memfd_secret(2) is known and enabled
     open_to_all: bool  # vm.unprivileged_userfaultfd
@@ -133,6 +134,8 @@ def probe(root: Subject) -> Machine:
             advices=frozenset(
                 advice for advice in Advice if _answers(partial(subject.madvise, start, 0, advice))
             ),
+            # a mapping is born soft-dirty
+            soft_dirty=bool(pagemap.words(subject, start, 1)[0] & pagemap.SOFT_DIRTY),
             droppable=_answers(
                 lambda: subject.mmap(PAGESIZE, Prot.RW, Map.DROPPABLE | Map.ANONYMOUS)
             ),
@@ -267,6 +270,10 @@ DISK = Path(sys.executable).resolve()  # a file that is there anyway
 DISK_FILE = Need(
     lambda _: procfs.file_system(DISK) not in ("tmpfs", "hugetlbfs"),
     "Python itself lies on a tmpfs: install it on a disk",
+)
+SOFT_DIRTY = Need(
+    lambda m: m.soft_dirty,
+    "the kernel has no soft-dirty bit: boot one with CONFIG_MEM_SOFT_DIRTY=y",
 )
 DROPPABLE = Need(lambda m: m.droppable, "the kernel has no MAP_DROPPABLE: boot Linux 6.11 or later")
 SECRET = Need(

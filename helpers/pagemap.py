@@ -143,10 +143,17 @@ def scan(
     flags: ScanFlag = ScanFlag(0),
     vec_len: int = _VECTOR_LENGTH,
     max_pages: int = 0,
+    pagemap: int | None = None,
+    **wrong: int,
 ) -> Scan:
-    """PAGEMAP_SCAN (6.7) over [start, end), up to `vec_len` regions. Raises OSError."""
+    """PAGEMAP_SCAN (6.7) over [start, end), up to `vec_len` regions. Raises OSError.
+
+    `pagemap` is the subject's descriptor of another process' pagemap; `wrong` are fields of the
+    structure that are to differ from what the rest makes of them.
+    """
     thread = subject.main
-    descriptor = subject.pagemap  # opened before the structure takes its place
+    # opened before the structure takes its place
+    descriptor = subject.pagemap if pagemap is None else pagemap
     argument = thread.struct(
         "pm_scan_arg",
         size=96, flags=flags, start=start, end=end, max_pages=max_pages,
@@ -154,6 +161,8 @@ def scan(
         category_mask=required, category_inverted=inverted,
         category_anyof_mask=anyof, return_mask=returned,
     )  # fmt: skip
+    for name, value in wrong.items():
+        setattr(argument, name, value)
     step = subject.record(thread, "PAGEMAP_SCAN", (start, end, flags, required, inverted, anyof))
     arguments = (lib.SYS_ioctl, descriptor, Ioctl.PAGEMAP_SCAN, thread.scratch_address)
     answer = thread.start(lib.OP_SYSCALL, arguments, step).result()

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from copy import copy
 from mmap import PAGESIZE
+from typing import Any
 
 from helpers import pagemap, procfs
 from helpers.axes import Setup
@@ -28,6 +29,7 @@ from helpers.uapi import (
     FaultFlag,
     ProtectMode,
     RegisterMode,
+    ScanFlag,
 )
 from helpers.uffd import Message, Userfaultfd
 
@@ -36,6 +38,8 @@ HUGETLB_PAGES = 3
 HUGE_AREAS = 2  # PMDs of a region with THP
 _RUNS = ((0, 3), (5, 6), (8, 16), (17, 40), (-2, None))  # of a PMD's pages
 _COPY_OFFSET = SLOT_BYTES // 2  # of the page to copy, in the main thread's scratch slot
+_REARM = ScanFlag.WP_MATCHING | ScanFlag.CHECK_WPASYNC
+_FOR_WRITTEN = {"required": Category.WRITTEN, "returned": Category.WRITTEN}
 MARKER = Page.SWAP | Page.WP
 HUGETLB_MARKER = Page.WP
 
@@ -257,12 +261,16 @@ class Region:
         """A system call that touches the region, in toucher number `by`."""
         return self._touch(self.subject.toucher(by).begin(name, *arguments))
 
-    def copy_in(self, value: int, mode: CopyMode = CopyMode(0), page: int | None = None) -> None:
-        """UFFDIO_COPY of a page that starts with the word `value`, else zeros. Raises OSError."""
+    def copy_in(
+        self, value: int, mode: CopyMode = CopyMode(0), pages: range | int | None = None
+    ) -> None:
+        """UFFDIO_COPY of pages, 2 MiB at most, that each start with the word `value`, else zeros.
+        Raises OSError."""
+        start, size = self.span(pages)
         main = self.subject.main
-        main.scratch(self.page_bytes, _COPY_OFFSET)[:] = value.to_bytes(self.page_bytes, "little")
-        source = main.scratch_address + _COPY_OFFSET
-        self.uffd.copy(self.address(page), source, self.page_bytes, mode)
+        content = value.to_bytes(self.page_bytes, "little")
+        main.scratch(size, _COPY_OFFSET)[:] = content * (size // self.page_bytes)
+        self.uffd.copy(start, main.scratch_address + _COPY_OFFSET, size, mode)
 
     def kernel_write(self, page: int | None = None, value: int = 7, by: int = 0) -> Touch:
         """Has the kernel write a word to a page: pread(2) from a file into it."""
@@ -345,6 +353,20 @@ class Region:
         count, main = len(pages), self.subject.main
         pending = main.store(self.address(pages[0]), self.value(pages[0]), self.page_bytes, count)
         self._expect_completed(pending)
+
+    def write_file(self, page: int, value: int) -> None:
+        """Writes the word at the start of a page to the file behind the mapping."""
+        self.subject.main.scratch(8)[:] = value.to_bytes(8, "little")
+        self._file_word("pwrite64", page)
+
+    def read_file(self, page: int) -> int:
+        """The word at the start of a page in the file behind the mapping."""
+        self._file_word("pread64", page)
+        return int.from_bytes(self.subject.main.scratch(8), "little")
+
+    def _file_word(self, name: str, page: int) -> None:
+        address = self.subject.main.scratch_address
+        self.subject.syscall(name, self.file, address, 8, page * self.page_bytes)
 
     def zero_fill(self, pages: range) -> None:
         """Overwrites pages, 2 MiB at most, with zeros."""
@@ -450,6 +472,24 @@ class Region:
         start = self.address()
         scan = pagemap.categories(self.subject, start, start + self.page_bytes)
         return Category(scan.categories(start, 1, self.page_bytes)[0])
+
+    def scan(self, pages: range | None = None, **asked: Any) -> pagemap.Scan:
+        """PAGEMAP_SCAN of pages, or all: for the written ones unless `pagemap.scan` is asked for
+        something else. Raises OSError."""
+        start, size = self.span(self.pages if pages is None else pages)
+        return pagemap.scan(self.subject, start, start + size, **(_FOR_WRITTEN | asked))
+
+    def reported(self, scan: pagemap.Scan) -> set[int]:
+        """The pages that a scan reports."""
+        return {(address - self.start) // self.page_bytes for address in scan.addresses()}
+
+    def written(self, pages: range | None = None, **asked: Any) -> set[int]:
+        """The pages that a scan for the written ones reports. Raises OSError."""
+        return self.reported(self.scan(pages, **asked))
+
+    def rearm(self, pages: range | None = None, **asked: Any) -> set[int]:
+        """The written pages, which the scan protects again. Raises OSError."""
+        return self.written(pages, flags=_REARM, **asked)
 
     def smaps(self) -> dict[str, int]:
         """The region's smaps fields, in bytes."""

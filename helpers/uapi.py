@@ -48,7 +48,7 @@ class RegisterMode(IntFlag):
 
 
 class ProtectMode(IntFlag):
-    """UFFDIO_WRITEPROTECT_MODE_*."""
+    """UFFDIO_WRITEPROTECT_MODE_*, and UFFDIO_RWPROTECT_MODE_*, whose RWP is WP's bit."""
 
     WP = 1 << 0
     DONTWAKE = 1 << 1
@@ -59,6 +59,9 @@ class CopyMode(IntFlag):
 
     DONTWAKE = 1 << 0
     WP = 1 << 1
+
+
+MOVE_ALLOW_SRC_HOLES = 1 << 1  # of UFFDIO_MOVE, 6.8
 
 
 class FaultFlag(IntFlag):
@@ -97,6 +100,8 @@ class Ioctl(IntEnum):
     UFFDIO_WRITEPROTECT = _iowr(0xAA, 0x06, 24)
     UFFDIO_CONTINUE = _iowr(0xAA, 0x07, 32)  # 5.13
     UFFDIO_POISON = _iowr(0xAA, 0x08, 32)  # 6.6
+    UFFDIO_RWPROTECT = _iowr(0xAA, 0x09, 24)  # 7.3
+    UFFDIO_SET_MODE = 1 << 30 | 16 << 16 | 0xAA << 8 | 0x0A  # 7.3
     USERFAULTFD_IOC_NEW = 0xAA << 8 | 0x00  # 6.1
     PAGEMAP_SCAN = _iowr(ord("f"), 16, 96)  # 6.7
 

@@ -132,6 +132,14 @@ class Userfaultfd:
             Ioctl.UFFDIO_WRITEPROTECT, "uffdio_writeprotect", start=start, len=size, mode=mode
         )
 
+    def rwprotect(self, start: int, size: int, mode: ProtectMode = ProtectMode.WP) -> None:
+        """UFFDIO_RWPROTECT (7.3); mode 0 unprotects and wakes."""
+        self.ioctl(Ioctl.UFFDIO_RWPROTECT, "uffdio_writeprotect", start=start, len=size, mode=mode)
+
+    def set_mode(self, enable: Feature = Feature(0), disable: Feature = Feature(0)) -> None:
+        """UFFDIO_SET_MODE (7.3)."""
+        self.ioctl(Ioctl.UFFDIO_SET_MODE, "uffdio_set_mode", enable=enable, disable=disable)
+
     def copy(self, target: int, source: int, size: int, mode: CopyMode = CopyMode(0)) -> int:
         """UFFDIO_COPY from the subject's address `source`; bytes copied."""
         made = self.ioctl(

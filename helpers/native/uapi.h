@@ -23,7 +23,7 @@ struct uffdio_register {
 	uint64_t ioctls;
 };
 
-struct uffdio_writeprotect {
+struct uffdio_writeprotect {	/* UFFDIO_WRITEPROTECT and UFFDIO_RWPROTECT alike */
 	uint64_t start;
 	uint64_t len;
 	uint64_t mode;
@@ -42,6 +42,11 @@ struct uffdio_fill {		/* UFFDIO_ZEROPAGE, UFFDIO_CONTINUE, UFFDIO_POISON alike *
 	uint64_t len;
 	uint64_t mode;
 	int64_t done;
+};
+
+struct uffdio_set_mode {
+	uint64_t enable;
+	uint64_t disable;
 };
 
 struct uffd_message {
