@@ -141,7 +141,8 @@ HUGETLB = (hugetlb_shared, hugetlb_private)
 FILE_BACKED = (*SHMEM, *HUGETLB)
 KINDS = (*ANON, *FILE_BACKED)
 # one for each way through the kernel: tmpfs and shared_anon go memfd_shared's
-DISTINCT = (anon, memfd_shared, memfd_private, hugetlb_shared, hugetlb_private)
+DISTINCT_SMALL = (anon, memfd_shared, memfd_private)
+DISTINCT = (*DISTINCT_SMALL, *HUGETLB)
 DISK_SHARED, DISK_PRIVATE = (ext4_shared, xfs_shared), (ext4_private, xfs_private)
 DISK = (*DISK_SHARED, *DISK_PRIVATE)  # for async alone
 
