@@ -1,24 +1,70 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter FILL: COPY, ZEROPAGE, CONTINUE, POISON and MOVE meet protection and markers."""
 
-from errno import EEXIST, EFAULT
+from errno import EAGAIN, EEXIST, EFAULT, EINVAL
 from signal import SIGBUS, SIGSEGV
 
 import pytest
 
 from helpers.arrange import content
-from helpers.axes import ANON, KINDS, NONE, SHARED_SHMEM, SYNC, cached, none_pte, populated, wpu
+from helpers.axes import (
+    ANON,
+    DISTINCT,
+    DISTINCT_SMALL,
+    KINDS,
+    NONE,
+    POPULATED,
+    SHARED_SHMEM,
+    SYNC,
+    THP_STATES,
+    ZERO,
+    anon,
+    cached,
+    huge_zero_page,
+    memfd_shared,
+    none_pmd,
+    none_pte,
+    pmd_mapped,
+    populated,
+    wpu,
+)
 from helpers.cases import case, refuses
 from helpers.machine import advice, feature
 from helpers.pagemap import Page
-from helpers.uapi import Advice, CopyMode, FaultFlag, Feature, Ioctl, RegisterMode
+from helpers.subject import SLOT_BYTES
+from helpers.uapi import (
+    MOVE_ALLOW_SRC_HOLES,
+    Advice,
+    CopyMode,
+    FaultFlag,
+    Feature,
+    Ioctl,
+    RegisterMode,
+)
 
 VALUE = 0x5EED
 WP = CopyMode.WP
 NOTHING = CopyMode(0)
 MISSING_AND_WP = RegisterMode.MISSING | RegisterMode.WP
 MINOR_AND_WP = RegisterMode.MINOR | RegisterMode.WP
+ALL_MODES = MISSING_AND_WP | RegisterMode.MINOR
+MINOR = Feature.MINOR_SHMEM
 MOVE = feature(Feature.MOVE)
+PRESENT = (*ZERO, *POPULATED, cached)
+MOVABLE = (*ZERO, populated, *THP_STATES)
+FILLS = pytest.mark.parametrize(
+    "fill",
+    [Ioctl.UFFDIO_COPY, Ioctl.UFFDIO_ZEROPAGE, Ioctl.UFFDIO_POISON, Ioctl.UFFDIO_MOVE],
+    ids=lambda fill: fill.name.lower(),
+)
+PROTECTING = (Ioctl.UFFDIO_COPY, Ioctl.UFFDIO_ZEROPAGE, Ioctl.UFFDIO_CONTINUE, Ioctl.UFFDIO_POISON)
+
+
+def never_copied(setup):
+    """For `where`: a private mapping's pages in the page cache are no obstacle."""
+    return setup.kind.shared or setup.state is not cached
+
+
 MODES = pytest.mark.parametrize("mode", [NOTHING, WP], ids=["plain_copy", "wp_copy"])
 
 
@@ -72,17 +118,27 @@ def test_move_from_a_marker_is_refused(mem):
     assert mem.changed() == mem.protected() == {mem.page}
 
 
-@case("FILL-6", kinds=ANON, states=(populated,), features=SYNC, needs=(MOVE,))
+@case("FILL-6", kinds=ANON, states=MOVABLE, features=(wpu,), needs=(MOVE,))
 def test_move_drops_the_protection(mem):
-    mem.protect()
+    mem.protect(mem.unit)
     mem.advise(Advice.DONTNEED, mem.page + 1)
     mem.uffd.move(mem.address(mem.page + 1), mem.address(), mem.page_bytes)
-    assert mem.protected() == set()
+    assert mem.protected() == set(mem.unit) - {mem.page, mem.page + 1}
     assert mem.load(mem.page + 1).value == content(mem)
     assert mem.store(mem.page + 1).silent
 
 
-@case("FILL-7", kinds=ANON, states=NONE, features=(wpu,), mode=MISSING_AND_WP)
+@case("FILL-6", kinds=ANON, states=(huge_zero_page, pmd_mapped), features=SYNC, needs=(MOVE,))
+def test_move_of_a_thp_drops_the_protection(mem):
+    mem.protect(mem.pmd)
+    mem.uffd.move(mem.start, mem.address(mem.pmd[0]), mem.machine.pmd_bytes)
+    assert mem.protected() == set()
+    assert Page.HUGE in mem.look(0)
+    assert mem.load(0).value == content(mem, mem.pmd[0])
+    assert mem.store(0).silent
+
+
+@case("FILL-7", kinds=DISTINCT, states=NONE, features=(wpu,), mode=MISSING_AND_WP)
 def test_marker_raises_missing_without_the_wp_flag(mem):
     mem.protect()
     assert mem.load().message == mem.fault(FaultFlag(0))
@@ -118,12 +174,7 @@ def test_unprotecting_alone_raises_missing_again(mem):
 
 @MODES
 @case(
-    "FILL-10",
-    kinds=SHARED_SHMEM,
-    states=(cached,),
-    features=(wpu,),
-    also=Feature.MINOR_SHMEM,
-    mode=MINOR_AND_WP,
+    "FILL-10", kinds=SHARED_SHMEM, states=(cached,), features=(wpu,), also=MINOR, mode=MINOR_AND_WP
 )
 def test_continue_keeps_the_protection_as_its_mode_says(mem, mode):
     mem.protect()
@@ -134,7 +185,24 @@ def test_continue_keeps_the_protection_as_its_mode_says(mem, mode):
     assert mem.protected() == ({mem.page} if mode else set())
 
 
-@case("FILL-11", kinds=ANON, states=NONE, features=(wpu,), also=Feature.POISON)
+@case(
+    "FILL-10",
+    kinds=(memfd_shared,),
+    states=(none_pte,),
+    features=(wpu,),
+    also=MINOR,
+    mode=ALL_MODES,
+)
+def test_each_page_raises_the_fault_of_its_state(mem):
+    mem.write_file(mem.page, VALUE)
+    mem.protect(mem.pages)
+    assert mem.store(0, by=0).message == mem.wp_fault(0)
+    assert mem.store(by=1).message == mem.fault(FaultFlag.WRITE | FaultFlag.MINOR)
+    assert mem.load(by=2).message == mem.fault(FaultFlag.MINOR)
+    assert mem.load(1, by=3).message == mem.fault(FaultFlag(0), 1)
+
+
+@case("FILL-11", kinds=DISTINCT_SMALL, states=NONE, features=(wpu,), also=Feature.POISON)
 def test_poisoned_page_is_left_as_it_is(mem):
     mem.uffd.fill(Ioctl.UFFDIO_POISON, *mem.span(mem.page))
     before = mem.look()
@@ -152,9 +220,142 @@ def test_guard_page_is_left_as_it_is(mem):
     assert mem.load().signal == SIGSEGV
 
 
+@case("FILL-12", kinds=DISTINCT, states=PRESENT, features=(wpu,), where=never_copied)
+def test_copy_onto_a_page_that_is_there_is_refused(mem):
+    mem.protect(mem.unit)
+    for mode in (NOTHING, WP):
+        with refuses(EEXIST):
+            mem.copy_in(VALUE, mode)
+    assert mem.protected() == set(mem.unit)
+    assert mem.load().value == content(mem)
+
+
+@FILLS
+@case("FILL-13", kinds=ANON, states=(none_pte,), features=(wpu,), thp=(False,), needs=(MOVE,))
+def test_fill_stops_at_a_page_that_is_there(mem, fill):
+    mem.populate(range(2))
+    mem.populate(range(5, 6))
+    mem.protect(5)
+    mem.remember()
+    assert attempt(mem, fill, range(3, 6)) == (EAGAIN, 2 * mem.page_bytes)
+    assert mem.changed() & set(mem.pages[3:]) == {3, 4}
+    assert attempt(mem, fill, range(5, 6)) == (EEXIST, -EEXIST)
+    assert mem.protected() == {5}
+
+
+@case("FILL-13", kinds=(memfd_shared,), states=(cached,), features=(wpu,), thp=(False,), also=MINOR)
+def test_continue_stops_at_a_page_that_is_there(mem):
+    mem.protect(range(3, 6))
+    mem.load(5)
+    assert attempt(mem, Ioctl.UFFDIO_CONTINUE, range(3, 6)) == (EAGAIN, 2 * mem.page_bytes)
+    assert mem.protected() == {5}
+
+
+@FILLS
+@case(
+    "FILL-14",
+    kinds=ANON,
+    states=(none_pte,),
+    features=(wpu,),
+    thp=(False,),
+    needs=(MOVE,),
+    mode=MISSING_AND_WP,
+)
+def test_fill_wakes_unless_told_otherwise(mem, fill):
+    reads = [mem.load(page, by=page) for page in (1, 2)]
+    assert attempt(mem, fill, range(1, 2), CopyMode.DONTWAKE) == (0, mem.page_bytes)
+    assert reads[0].blocked
+    mem.uffd.wake(*mem.span(1))
+    assert reads[0].settle().answer
+    mem.copy_in(VALUE, pages=2)
+    assert reads[1].completes()
+
+
+@case(
+    "FILL-14",
+    kinds=DISTINCT,
+    states=(none_pte,),
+    features=(wpu,),
+    thp=(False,),
+    mode=MISSING_AND_WP,
+)
+def test_woken_writer_meets_the_protection_of_the_copy(mem):
+    write = mem.store()
+    mem.copy_in(VALUE, WP | CopyMode.DONTWAKE)
+    assert write.blocked
+    mem.uffd.wake(*mem.span(mem.page))
+    assert write.settle().message == mem.wp_fault()
+
+
+@pytest.mark.parametrize("fill", PROTECTING, ids=lambda fill: fill.name.lower())
+@case(
+    "FILL-15",
+    kinds=(memfd_shared,),
+    states=(cached,),
+    features=(wpu,),
+    thp=(False,),
+    also=MINOR | Feature.POISON,
+    mode=RegisterMode.MISSING,
+)
+def test_protecting_fill_of_a_range_without_wp_is_refused(mem, fill):
+    assert attempt(mem, fill, range(3, 4), WP)[0] == EINVAL
+    assert mem.changed() == set()
+
+
+@case("FILL-16", kinds=ANON, states=(none_pte,), features=(wpu,), thp=(False,), needs=(MOVE,))
+def test_move_passes_holes_over_when_allowed(mem):
+    assert attempt(mem, Ioctl.UFFDIO_MOVE, range(3, 5)) == (EAGAIN, mem.page_bytes)
+    mem.uffd.move(mem.start, mem.address(3), 2 * mem.page_bytes, MOVE_ALLOW_SRC_HOLES)
+    assert mem.changed() == set()
+
+
+@case("FILL-16", kinds=ANON, states=(none_pte,), features=(wpu,), thp=(False,), needs=(MOVE,))
+def test_move_stops_at_a_marker_all_the_same(mem):
+    mem.protect(1)
+    moved = attempt(mem, Ioctl.UFFDIO_MOVE, range(3, 5), MOVE_ALLOW_SRC_HOLES)
+    assert moved == (EAGAIN, mem.page_bytes)
+    assert mem.protected() == {1}
+
+
+@case("FILL-16", kinds=ANON, states=(pmd_mapped,), features=(wpu,), needs=(MOVE,))
+def test_move_of_a_thp_onto_a_marker_is_refused(mem):
+    mem.protect(mem.pages)
+    with refuses(EEXIST):
+        mem.uffd.move(mem.start, mem.address(mem.pmd[0]), mem.machine.pmd_bytes)
+    assert mem.protected() == set(mem.pages)
+    assert mem.load().value == content(mem)
+
+
+@case("FILL-17", kinds=(anon, memfd_shared), states=(none_pmd,), features=(wpu,))
+def test_one_copy_fills_markers_and_none_ptes_alike(mem):
+    mem.protect(mem.pmd[: len(mem.pmd) // 2])
+    mem.copy_in(VALUE, WP, mem.pmd)
+    assert mem.protected() == set(mem.pmd)
+    assert mem.load(mem.pmd[0]).value == mem.load(mem.pmd[-1]).value == VALUE
+    assert mem.store(mem.pmd[-1]).message == mem.wp_fault(mem.pmd[-1])
+
+
 def refused_onto_a_marker(mem, request):
     """Whether filling the tested page's marker is refused with EEXIST, and the marker stays."""
     mem.protect()
     with refuses(EEXIST):
         mem.uffd.fill(request, *mem.span(mem.page))
     return mem.look() == mem.marker
+
+
+def attempt(mem, fill, pages, mode=0):
+    """A filling ioctl's errno, and the bytes done or -errno that it leaves in its structure. COPY
+    takes zeros, MOVE the region's first pages."""
+    start, size = mem.span(pages)
+    if fill in (Ioctl.UFFDIO_COPY, Ioctl.UFFDIO_MOVE):
+        source = (
+            mem.start
+            if fill is Ioctl.UFFDIO_MOVE
+            else mem.subject.main.scratch_address + SLOT_BYTES // 2
+        )
+        answer, struct = mem.uffd.try_ioctl(
+            fill, "uffdio_copy", dst=start, src=source, len=size, mode=mode
+        )
+    else:
+        answer, struct = mem.uffd.try_ioctl(fill, "uffdio_fill", start=start, len=size, mode=mode)
+    return answer.error, struct.done
