@@ -261,14 +261,28 @@ def test_continue_stops_at_a_page_that_is_there(mem):
     needs=(MOVE,),
     mode=MISSING_AND_WP,
 )
-def test_fill_wakes_unless_told_otherwise(mem, fill):
-    reads = [mem.load(page, by=page) for page in (1, 2)]
-    assert attempt(mem, fill, range(1, 2), CopyMode.DONTWAKE) == (0, mem.page_bytes)
-    assert reads[0].blocked
-    mem.uffd.wake(*mem.span(1))
-    assert reads[0].settle().answer
-    mem.copy_in(VALUE, pages=2)
-    assert reads[1].completes()
+def test_fill_wakes_who_waits(mem, fill):
+    read = mem.load()
+    assert attempt(mem, fill, range(mem.page, mem.page + 1)) == (0, mem.page_bytes)
+    assert read.settle().answer
+
+
+@FILLS
+@case(
+    "FILL-14",
+    kinds=ANON,
+    states=(none_pte,),
+    features=(wpu,),
+    thp=(False,),
+    needs=(MOVE,),
+    mode=MISSING_AND_WP,
+)
+def test_dontwake_leaves_the_waiters_asleep(mem, fill):
+    read, page = mem.load(), range(mem.page, mem.page + 1)
+    assert attempt(mem, fill, page, CopyMode.DONTWAKE) == (0, mem.page_bytes)
+    assert read.blocked
+    mem.uffd.wake(*mem.span(page))
+    assert read.settle().answer
 
 
 @case(
