@@ -15,7 +15,7 @@ from helpers.axes import (
     wpu,
 )
 from helpers.cases import case
-from helpers.machine import KERNEL_FAULTS
+from helpers.machine import KERNEL_FAULTS, advice
 from helpers.scenarios import FAST, GENERIC, RESUMED, WRITES, Act, Held, Oracle
 from helpers.uapi import Advice, FaultFlag, Feature, ScanFlag
 
@@ -85,10 +85,10 @@ def test_snapshot_without_markers_is_wrong_in_holes_alone(mem, rng):
     assert snapshot.wrong <= {page for page, what in held.items() if what is Held.NOTHING}
 
 
-@case("SCEN-2", kinds=(anon,), states=(none_pmd,))
-def test_pages_read_before_make_the_snapshot_right(mem, rng, offered):
+@case("SCEN-2", kinds=(anon,), states=(none_pmd,), needs=(advice(Advice.POPULATE_READ),))
+def test_pages_read_before_make_the_snapshot_right(mem, rng):
     held = scenarios.furnish(mem, rng)
-    mem.advise(offered(Advice.POPULATE_READ), mem.pages)
+    mem.advise(Advice.POPULATE_READ, mem.pages)
     assert scenarios.snapshot(mem, held, writers(mem, rng, Act.STORE)).wrong == set()
 
 
