@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _SPLAT = re.compile(
-    r"WARNING: |BUG: |kernel BUG at|Oops|general protection fault|INFO: task .* blocked"
+    r"\bWARNING: |\bBUG: |kernel BUG at|Oops|general protection fault|INFO: task .* blocked"
     r"|rcu: INFO: .*stall|soft lockup|UBSAN|KASAN|Bad page|Bad rss-counter|VM_WARN_ON"
 )
 

@@ -34,6 +34,7 @@ def test_a_splat_is_known(line: str) -> None:
         "Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
         "subject[312]: segfault at 1000 ip 00007f sp 00007f error 7",
         "zram: Added device: zram0",
+        "ACPI DEBUG: nothing",
     ],
 )
 def test_what_is_harmless_is_no_splat(line: str) -> None:
