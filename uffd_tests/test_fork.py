@@ -128,6 +128,7 @@ def test_closing_the_childs_userfaultfd_leaves_the_parents_protection(mem):
     mem.protect(mem.unit)
     child = mem.fork()
     child.uffd.close()
+    child.registered = False
     assert child.protected() == set()
     assert child.store().silent
     assert mem.protected() == set(mem.unit)
