@@ -5,6 +5,7 @@
 # drills  the project's tests that boot guests, which take minutes
 # bench   what write-protecting empty memory costs, now and later (SIZE=2G)
 # bench-selftests  the suite's speed beside the kernel's own selftests
+# fuzz    random programs for SECONDS in each world, on all cores
 # ARGS    goes to pytest, or to the benchmark: make check ARGS='-k none_pte -x'
 
 PYTHON ?= python3
@@ -14,7 +15,9 @@ TESTS  := $(VENV)/ready-for-tests
 PLOT   := $(VENV)/ready-to-plot
 RUN    := results/$(shell date +%Y%m%dT%H%M%S)-$(shell echo $$PPID)
 
-.PHONY: check test vm drills bench bench-selftests clean
+SECONDS ?= 600
+
+.PHONY: check test vm drills bench bench-selftests fuzz clean
 
 check: $(READY)
 	@mkdir -p $(RUN) && ln -sfn $(notdir $(RUN)) results/latest
@@ -38,6 +41,11 @@ bench: $(PLOT)
 
 bench-selftests: $(READY)
 	$(VENV)/bin/python -m bench.selftests $(ARGS)
+
+fuzz: $(READY)
+	@mkdir -p $(RUN)
+	$(VENV)/bin/python -m pytest -n auto -q -o faulthandler_timeout=0 \
+		--stream=$(RUN)/stream.jsonl --fuzz=$(SECONDS) uffd_tests/test_programs.py $(ARGS)
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \

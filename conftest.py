@@ -71,6 +71,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         help="the seed of what cases do at random (default: a new one)",
     )
+    group.addoption(
+        "--fuzz",
+        metavar="SECONDS",
+        type=float,
+        default=0.0,
+        help="run new random programs for so long in each world, instead of a few known ones",
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -170,6 +177,12 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
             raise
     if splats := run.log.news():
         pytest.fail("the kernel complained during this case:\n" + "\n".join(splats), pytrace=False)
+
+
+@pytest.fixture
+def subjects(request: pytest.FixtureRequest) -> Callable[[], Subject]:
+    """Makes subjects, which the case has to close."""
+    return request.config.stash[RUN].subject
 
 
 @pytest.fixture

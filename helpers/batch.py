@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from helpers.subject import SLOT_BYTES, Answer, Pending, Thread, ffi, lib, number
 
@@ -86,6 +87,9 @@ class Batch:
 
     def answers(self) -> list[Answer]:
         """What came of each operation, the last time that it was done."""
+        return [Answer(r.value, r.error, r.signal, r.code, r.address) for r in self.replies()]
+
+    def replies(self) -> Any:
+        """The same as it lies in the slot: an array of struct reply."""
         raw = self.thread.scratch(self._count * _REPLY_BYTES, self._replies)
-        replies = ffi.from_buffer("struct reply[]", raw)
-        return [Answer(r.value, r.error, r.signal, r.code, r.address) for r in replies]
+        return ffi.from_buffer("struct reply[]", raw)

@@ -122,7 +122,7 @@ def _compile(folder: Path) -> None:
         include_dirs=[str(NATIVE)],
         extra_compile_args=_CFFI_CFLAGS,
     )
-    compile_program(NATIVE / "subject.c", folder / EXECUTABLE)
+    compile_program(NATIVE / "subject.c", folder / EXECUTABLE, str(NATIVE / "serve.c"))
     with _explained():
         ffi.compile(tmpdir=str(folder))
 

@@ -333,6 +333,7 @@ class Subject:
     recording: bool = True
     ended: bool = False  # and reaped
     given_up: bool = False  # an answer did not come
+    serves_itself: bool = False  # its userfaultfds, so that a fault may still be resolved
     main: Thread = field(init=False)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -540,6 +541,8 @@ class Subject:
         The kernel queues a fault's message before it lets the thread sleep, so nothing that
         is still to come could wake it. False where wchan can't be read.
         """
+        if self.serves_itself:
+            return False
         state = procfs.thread_state(self.pid, thread.tid)
         asleep = state in _ASLEEP and "userfault" in procfs.wchan(self.pid, thread.tid)
         return asleep and not any(messenger.readable() for messenger in self.messengers)

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from vm.errors import VmError
 
 # The distributions that the suite itself needs; what they require comes along.
-_DISTRIBUTIONS = ("pytest", "pytest-xdist", "cffi")
+_DISTRIBUTIONS = ("pytest", "pytest-xdist", "cffi", "hypothesis")
 # Parts of the standard library that are large and that no case can need.
 _UNUSED = {
     "__pycache__", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages",

@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -28,6 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "serve.h"
 #include "wire.h"
 
 #define MAX_SOCKETS 64
@@ -121,9 +123,43 @@ static void call(const uint64_t *argument, struct reply *reply)
 	reply->error = reply->value == -1 ? errno : 0;
 }
 
+static void do_one(const struct request *request, struct reply *reply)
+{
+	memset(reply, 0, sizeof(*reply));
+	if (request->operation == OP_SYSCALL)
+		call(request->argument, reply);
+	else if (request->operation != OP_CHILD)
+		touch(request, reply);
+	reply->messages = messages_served();
+}
+
+/* A child of this process does the requests and exits; its pagemap takes ours' number. */
+static void do_in_child(const struct request *requests, struct reply *replies,
+			const uint64_t *argument, struct reply *reply)
+{
+	pid_t parent = getpid();
+	pid_t child = fork();
+	uint64_t i;
+	int status;
+
+	if (child == 0) {
+		die_with(parent);
+		served_by_another();
+		dup2(open("/proc/self/pagemap", O_RDONLY), argument[1]);
+		for (i = 0; i < argument[0]; i++)
+			do_one(&requests[i], &replies[i]);
+		_exit(0);
+	}
+	if (child < 0 || waitpid(child, &status, 0) < 0)
+		reply->error = errno;
+	else
+		reply->value = status;
+	reply->messages = messages_served();
+}
+
 /*
- * Does a table of touches and system calls, and writes down the reply to each: once,
- * or over and over until, at the table's end, the stop word is set.
+ * Does a table of requests, and writes down the reply to each: once, or over and over
+ * until, at the table's end, the stop word is set.
  */
 static void do_batch(const uint64_t *argument, struct reply *reply)
 {
@@ -134,12 +170,15 @@ static void do_batch(const uint64_t *argument, struct reply *reply)
 
 	do {
 		for (i = 0; i < argument[1]; i++) {
-			memset(&replies[i], 0, sizeof(replies[i]));
-			if (requests[i].operation == OP_SYSCALL)
-				call(requests[i].argument, &replies[i]);
-			else
-				touch(&requests[i], &replies[i]);
+			const struct request *request = &requests[i];
+
+			do_one(request, &replies[i]);
 			reply->value += !replies[i].error && !replies[i].signal;
+			if (request->operation == OP_CHILD) {
+				do_in_child(request + 1, &replies[i + 1], request->argument,
+					    &replies[i]);
+				i += request->argument[0];
+			}
 		}
 	} while (stop && !*stop);
 }
@@ -290,6 +329,9 @@ static void serve(int socket)
 			break;
 		case OP_SHARE:
 			shared = argument[0];
+			break;
+		case OP_SERVE:
+			reply.error = serve_messages(argument);
 			break;
 		default:
 			touch(&request, &reply);

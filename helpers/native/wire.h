@@ -16,7 +16,9 @@ enum operation {
 	OP_VFORK,	/* address, value: a vfork(2) child stores it -> its wait status */
 	OP_ADOPT,	/* with a descriptor               -> its number in the subject */
 	OP_SHARE,	/* descriptor                      -> 0, the reply carries a duplicate */
-	OP_BATCH	/* requests, count, replies, stop  -> how many requests succeeded */
+	OP_BATCH,	/* requests, count, replies, stop  -> how many requests succeeded */
+	OP_CHILD,	/* count, pagemap; in a batch: a forked child does the next requests */
+	OP_SERVE	/* two userfaultfds, pagemap, log, entries -> 0: from now on they are served */
 };
 
 struct request {
@@ -29,6 +31,12 @@ struct reply {
 	int32_t error;		/* errno of a failed system call, else 0 */
 	int32_t signal;		/* SIGSEGV or SIGBUS that ended a touch, else 0 */
 	int32_t code;		/* si_code of that signal */
-	int32_t unused;
+	int32_t messages;	/* in a batch: how many messages have been served so far */
 	uint64_t address;	/* si_addr of that signal */
+};
+
+/* An entry of OP_SERVE's log, which begins with the number of messages. */
+struct served {
+	uint8_t message[32];
+	uint64_t word;		/* the page's pagemap word before the fault was resolved */
 };

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Random programs by hypothesis: made, run, compared with the model, shrunk.
+
+Imported only by what runs them: hypothesis takes its time to import.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
+
+from helpers import programs
+from helpers.machine import Machine
+from helpers.model import PER_TABLE, STEPS, Op, World, sensible
+from helpers.programs import VALUES
+from helpers.subject import Subject
+
+_ROUND = 500  # programs
+OPS = 30  # of a program, with those that shrinking turns into nothing
+_NAMES = tuple(STEPS)
+_WRITES = ("store", "kernel_write", "copy", "copy_protected", "fork")
+_FEW = 2  # pages that an operation page by page takes of a THP
+_EDGES = (0, 1, 5, PER_TABLE - 1, PER_TABLE, PER_TABLE + 1, 2 * PER_TABLE - 1)
+
+
+class Uniform(HypothesisProvider):
+    """Draws each number alike.
+
+    Hypothesis' own way prefers small numbers, and constants that it finds in the sources of the
+    running program: for programs that is of no use, and each change of a source would change what
+    a seed stands for.
+    """
+
+    def draw_integer(
+        self, min_value: int | None = None, max_value: int | None = None, **_: Any
+    ) -> int:
+        assert self._random is not None
+        assert min_value is not None
+        assert max_value is not None
+        return self._random.randint(min_value, max_value)
+
+
+AVAILABLE_PROVIDERS["uniform"] = f"{__name__}.{Uniform.__name__}"
+
+
+def _ranges(world: World) -> list[tuple[int, int]]:
+    """First page and length of the ranges that programs act on."""
+    if not world.thp:
+        count = world.pages
+        return [(n, length) for length in range(1, count + 1) for n in range(count - length + 1)]
+    whole = [(0, PER_TABLE), (PER_TABLE, PER_TABLE), (0, 2 * PER_TABLE)]
+    pieces = [(PER_TABLE - 2, 4), (1, PER_TABLE - 1), (PER_TABLE, PER_TABLE - 1)]
+    return [(n, 1) for n in _EDGES] + whole + pieces
+
+
+def program(world: World) -> st.SearchStrategy[list[Op]]:
+    """Programs of a world. Each operation is one number, 0 is none: so they shrink well."""
+    ranges = _ranges(world)
+
+    def decoded(number: int) -> Op:
+        rest, name_number = divmod(number - 1, len(_NAMES))
+        value, place = divmod(rest, len(ranges))
+        name, (first, length) = _NAMES[name_number], ranges[place]
+        if world.thp and name.startswith("populate"):
+            length = min(length, _FEW)
+        return Op(name, first, length, value + 1 if name in _WRITES else 0)
+
+    count = len(_NAMES) * len(ranges) * (VALUES - 1)
+    numbers = st.lists(st.integers(0, count), min_size=OPS, max_size=OPS)
+    return numbers.map(lambda chosen: sensible(world, map(decoded, filter(None, chosen))))
+
+
+class Hunt:
+    """Runs programs of a world, each in a fresh subject, and compares them with the model."""
+
+    def __init__(self, world: World, machine: Machine, fresh: Callable[[], Subject]) -> None:
+        self.world = programs.on(machine, world)
+        self.machine = machine
+        self.fresh = fresh
+        self.taken = programs.Taken()
+        self._last: list[Op] = []
+
+    def run(self, count: int, *, seed: int, corpus: Path | None = None) -> None:
+        """Runs `count` programs, the same ones for the same seed, after those that failed before
+        and are in the corpus. Raises Disagreement or SubjectLost for the shortest one that fails.
+        """
+        test = hypothesis.seed(seed)(hypothesis.given(program(self.world))(self._holds))
+        settings(
+            max_examples=count,
+            database=DirectoryBasedExampleDatabase(corpus / self.world.name) if corpus else None,
+            backend="uniform",
+            deadline=None,
+            phases=(Phase.reuse, Phase.generate, Phase.shrink),
+            report_multiple_bugs=False,
+            suppress_health_check=tuple(HealthCheck),
+        )(test)()
+
+    def run_for(self, seconds: float, corpus: Path) -> None:
+        """Runs ever new programs for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.run(_ROUND, seed=secrets.randbelow(1 << 32), corpus=corpus)
+
+    def _holds(self, chosen: list[Op]) -> None:
+        self._last, subject = chosen, self.fresh()
+        try:
+            seen = programs.run(subject, self.machine, self.world, chosen)
+            self.taken += programs.check(self.world, chosen, seen)
+        finally:
+            subject.close()
+
+    def slowly(self, subject: Subject) -> None:
+        """Runs the program that has failed once more, so that it is on the subject's tape."""
+        seen = programs.run_slowly(subject, self.machine, self.world, self._last)
+        programs.check(self.world, self._last, seen)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Random programs: that a disagreement is found, shrunk and reproduced, and what they cover.
+
+A disagreement with a good kernel needs a bad model.
+"""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import machine, model, programs, reproducer
+from helpers.fuzz import Hunt
+from helpers.machine import Machine
+from helpers.model import TRANSITIONS, Op, Outcome, State, World
+from helpers.programs import WORLDS, Disagreement
+from helpers.subject import Subject
+
+TRUE_STORE = model.STEPS["store"]
+ENOUGH = 200  # programs of each world, that all transitions be taken
+
+
+@pytest.fixture(scope="module", name="root")
+def _root() -> Iterator[Subject]:
+    made = Subject.spawn(3600)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def kernel(root: Subject) -> Machine:
+    return machine.probe(root)
+
+
+def hunt(world: World, kernel: Machine, root: Subject) -> Hunt:
+    for need in programs.needs(world):
+        if not need.met(kernel):
+            pytest.skip(need.remedy)
+    return Hunt(world, kernel, lambda: root.fork(60))
+
+
+def named(name: str) -> World:
+    (found,) = [world for world in WORLDS if world.name == name]
+    return found
+
+
+@pytest.fixture
+def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, model.Step], None]:
+    """Has the model be wrong about an operation."""
+
+    def patched(name: str, function: model.Step) -> None:
+        monkeypatch.setitem(model.STEPS, name, function)
+
+    return patched
+
+
+def silent(world: World, state: State, op: Op) -> Iterator[Outcome]:
+    """A store as it would be without messages."""
+    for outcome in TRUE_STORE(world, state, op):
+        yield outcome._replace(reply=outcome.reply._replace(messages=()))
+
+
+def test_a_disagreement_is_shrunk_and_reproduced(
+    root: Subject, kernel: Machine, wrong: Callable[[str, model.Step], None], tmp_path: Path
+) -> None:
+    wrong("dontneed", lambda world, state, op: iter([Outcome(state, model.OK, "ADV-1")]))
+    made, subject = hunt(named("wpu"), kernel, root), root.fork(60)
+    with pytest.raises(Disagreement) as found:
+        made.run(200, seed=1)
+    assert str(found.value).count("\n  ") == 2  # one that makes a page something, and this
+    with pytest.raises(Disagreement):
+        made.slowly(subject)
+    path = tmp_path / "reproducer.c"
+    reproducer.write(path, subject, str(found.value))
+    subject.close()
+    subprocess.run(["cc", "-o", tmp_path / "reproducer", path, "-pthread"], check=True)
+    assert subprocess.run([tmp_path / "reproducer"], check=False).returncode == 1
+
+
+def test_what_went_wrong_is_told(
+    root: Subject, kernel: Machine, wrong: Callable[[str, model.Step], None]
+) -> None:
+    wrong("store", silent)
+    with pytest.raises(Disagreement, match="protect") as found:
+        hunt(named("wpu"), kernel, root).run(200, seed=1)
+    assert "messages: PAGEFAULT WRITE|WP" in str(found.value)
+    assert "[P---W---], and not none" in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["wpu_events", "mixed_wpu", "mixed_async", "thp_async"])
+def test_a_program_does_the_same_slowly(name: str, root: Subject, kernel: Machine) -> None:
+    made = hunt(named(name), kernel, root)
+    made.run(5, seed=2)  # the last one is then done again
+    subject = root.fork(60)
+    made.slowly(subject)
+    subject.close()
+
+
+@pytest.fixture(scope="module")
+def taken() -> programs.Taken:
+    return programs.Taken()
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+def test_the_kernel_does_as_the_model_says(
+    world: World, root: Subject, kernel: Machine, taken: programs.Taken
+) -> None:
+    made = hunt(world, kernel, root)
+    made.run(ENOUGH // 4 if world.thp else ENOUGH, seed=0)
+    taken.update(made.taken)
+
+
+def test_all_transitions_were_taken(taken: programs.Taken) -> None:
+    assert TRANSITIONS - taken.keys() == set()
