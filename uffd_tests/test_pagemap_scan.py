@@ -241,7 +241,7 @@ def test_wp_matching_without_a_vector_protects_silently(mem):
 
 @case("SCAN-16", kinds=DISTINCT, states=(*STATES, swapped), features=ASYNC, needs=NEEDS)
 def test_every_way_to_ask_agrees_with_pagemap(mem):
-    mem.protect(mem.pmd)
+    mem.protect(mem.near)
     mem.store()
     looks = dict(zip(mem.pages, mem.looks(), strict=True))
     dirty = {

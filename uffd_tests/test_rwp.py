@@ -31,6 +31,11 @@ ONE_OF_EACH = (anon, memfd_shared, hugetlb_shared)
 STATES = (populated, pmd_mapped)
 
 
+def stays_mapped(setup):
+    """For `where`: RWP drops the PMD of a shmem THP, and leaves nothing in its place (RWP-4)."""
+    return setup.kind.anonymous or setup.state is not pmd_mapped
+
+
 @case("RWP-1", needs=(UFFD, *NEEDS))
 def test_rwp_async_without_rwp_is_refused(subject, machine):
     with refuses(EINVAL):
@@ -60,7 +65,7 @@ def test_changing_between_wp_and_rwp_is_refused(bare, first, then):
     assert bare.changed() == set()
 
 
-@case("RWP-3", kinds=ONE_OF_EACH, states=STATES, also=RWP, mode=RWP_MODE)
+@case("RWP-3", kinds=ONE_OF_EACH, states=STATES, where=stays_mapped, also=RWP, mode=RWP_MODE)
 def test_read_and_write_raise_rwp_messages(mem):
     arm(mem)
     assert mem.protected() == set(mem.unit)
@@ -78,6 +83,7 @@ def test_read_and_write_raise_rwp_messages(mem):
     kinds=(anon, memfd_shared),
     states=(none_pte,),
     features=(wpu,),
+    thp=(False,),
     also=RWP,
     mode=RWP_MODE,
 )
@@ -99,6 +105,13 @@ def test_dontneed_leaves_no_rwp_marker(mem):
     arm(mem)
     mem.advise(Advice.DONTNEED)
     assert mem.look() == Page.NONE
+    assert mem.load().silent
+
+
+@case("RWP-4", kinds=(memfd_shared,), states=(pmd_mapped,), also=RWP, mode=RWP_MODE)
+def test_rwp_of_a_shmem_thp_is_lost_with_its_pmd(mem):
+    arm(mem)
+    assert set(mem.looks(mem.pmd)) == {Page.NONE}
     assert mem.load().silent
 
 
@@ -168,7 +181,7 @@ def test_wp_matching_passes_an_rwp_range_by(mem, beside):
         mem.rearm()
 
 
-@case("RWP-8", kinds=ONE_OF_EACH, states=STATES, also=RWP, mode=RWP_MODE)
+@case("RWP-8", kinds=ONE_OF_EACH, states=STATES, where=stays_mapped, also=RWP, mode=RWP_MODE)
 def test_set_mode_wakes_and_lets_accesses_through(mem):
     arm(mem)
     read = mem.load()
