@@ -6,6 +6,7 @@ Imported only by what runs them: hypothesis takes its time to import.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from helpers import programs
 from helpers.machine import Machine
 from helpers.model import PER_TABLE, STEPS, Op, World, sensible
 from helpers.programs import VALUES
-from helpers.subject import Subject
+from helpers.subject import Subject, SubjectLost
 
 _ROUND = 500  # programs
 OPS = 30  # of a program, with those that shrinking turns into nothing
@@ -88,11 +89,18 @@ class Hunt:
         self.fresh = fresh
         self.taken = programs.Taken()
         self._last: list[Op] = []
+        self._end = math.inf  # when no further program is begun
+        self._failed = False
 
-    def run(self, count: int, *, seed: int, corpus: Path | None = None) -> None:
+    def run(
+        self, count: int, *, seed: int, corpus: Path | None = None, seconds: float = math.inf
+    ) -> None:
         """Runs `count` programs, the same ones for the same seed, after those that failed before
-        and are in the corpus. Raises Disagreement or SubjectLost for the shortest one that fails.
+        and are in the corpus; on a slow machine only as many of them as begin in `seconds`.
+
+        Raises Disagreement or SubjectLost for the shortest one that fails.
         """
+        self._end, self._failed = time.monotonic() + seconds, False
         test = hypothesis.seed(seed)(hypothesis.given(program(self.world))(self._holds))
         settings(
             max_examples=count,
@@ -111,10 +119,15 @@ class Hunt:
             self.run(_ROUND, seed=secrets.randbelow(1 << 32), corpus=corpus)
 
     def _holds(self, chosen: list[Op]) -> None:
+        if time.monotonic() > self._end and not self._failed:
+            return
         self._last, subject = chosen, self.fresh()
         try:
             seen = programs.run(subject, self.machine, self.world, chosen)
             self.taken += programs.check(self.world, chosen, seen)
+        except (programs.Disagreement, SubjectLost):
+            self._failed = True  # what follows are attempts to shrink it
+            raise
         finally:
             subject.close()
 

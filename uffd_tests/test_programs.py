@@ -13,7 +13,8 @@ from helpers.programs import WORLDS, Disagreement
 from helpers.results import RESULTS
 from helpers.subject import SubjectLost
 
-FEW = 25  # programs of each world
+FEW = 25  # programs of each world, as many of them as an emulated CPU begins in SECONDS
+SECONDS = 2.0
 CORPUS = RESULTS / "corpus"  # of programs that have failed
 
 
@@ -34,7 +35,7 @@ def test_programs_do_as_the_model_says(hunt, subject, pytestconfig):
         if seconds:
             hunt.run_for(seconds, CORPUS)
         else:
-            hunt.run(FEW, seed=0)
+            hunt.run(FEW, seed=0, seconds=SECONDS)
     except (Disagreement, SubjectLost):
         hunt.slowly(subject)
         raise
