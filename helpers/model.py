@@ -79,6 +79,7 @@ class World:
     # By kernel:
     spans: bool = True  # UFFDIO_WRITEPROTECT takes more VMAs than one (WP-3, WP-5)
     scans: bool = True  # there is PAGEMAP_SCAN
+    without: frozenset[str] = frozenset()  # operations that the kernel is known to do wrong
 
     @property
     def pages(self) -> int:
@@ -770,6 +771,8 @@ def sensible(world: World, program: Iterable[Op]) -> list[Op]:
     """
     kept, writable, one_vma, first = [], True, not (world.anon and world.shmem), True
     for op in program:
+        if op.name in world.without:
+            continue
         match op.name:
             case "read_only" | "read_write":
                 writable = op.name == "read_write"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from mmap import PAGESIZE
 from typing import Any, NamedTuple
 
-from helpers import batch, pagemap
+from helpers import batch, known_issues, pagemap
 from helpers.batch import Batch, Operation
 from helpers.machine import (
     KERNEL_FAULTS,
@@ -122,11 +122,21 @@ def features(world: World) -> Feature:
     return wanted | (Feature.EVENT_REMAP if world.remap_event else Feature(0))
 
 
+# Operations that some kernels do wrong, and the case that is then a known issue.
+_DOUBTFUL = {
+    "reopen": "history.close_leaves_nothing_behind.anon-populated-thp_off-plain",
+    "move": "history.mremap_leaves_nothing_behind.anon-populated-thp_off-plain",
+    "unregister": "history.unregister_leaves_nothing_behind.anon-populated-thp_off-plain",
+}
+
+
 def on(machine: Machine, world: World) -> World:
     """The world as this kernel has it. That a range may lie in several VMAs came in the release
     that brought WP_UNPOPULATED."""
     spans = Feature.WP_UNPOPULATED in machine.features
-    return replace(world, spans=spans, scans=machine.pagemap_scan)
+    issues = [issue for issue in known_issues.load() if issue.here(machine.release)]
+    known = {n for n, case in _DOUBTFUL.items() if any(issue.covers(case) for issue in issues)}
+    return replace(world, spans=spans, scans=machine.pagemap_scan, without=frozenset(known))
 
 
 class Seen(NamedTuple):
