@@ -22,7 +22,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/reboot.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -57,7 +59,7 @@ struct actor {
 	pid_t pid, tid;
 };
 
-static struct actor *actors;
+static struct actor *actors = MAP_FAILED;
 static pid_t judge;
 
 /* -- the actors */
@@ -231,10 +233,24 @@ static void need_hugepages(long count)
 
 static void conclude(int status)
 {
-	kill(actors[0].pid, SIGKILL);
+	if (actors != MAP_FAILED && actors[0].pid > 0)
+		kill(actors[0].pid, SIGKILL);
 	if (borrowed)
 		pool("nr_hugepages", pool("nr_hugepages", -1) - borrowed);
+	if (getpid() == 1) {
+		printf("reproducer: exit status %d\n", status);
+		fflush(stdout);
+		reboot(RB_AUTOBOOT);
+	}
 	exit(status);
+}
+
+/* As the only program of a guest (vm/alone.py). */
+static void be_init(void)
+{
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	mount("tmpfs", "/dev/shm", "tmpfs", 0, NULL);
 }
 
 /* The kernel goes another way than in the recorded run. */
@@ -511,6 +527,8 @@ int main(void)
 	int i;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (getpid() == 1)
+		be_init();
 	sigaction(SIGSEGV, &fault, NULL);
 	sigaction(SIGBUS, &fault, NULL);
 	sigaction(SIGUSR1, &interruption, NULL);
@@ -521,14 +539,14 @@ int main(void)
 	actors = mmap(NULL, ACTORS * sizeof(*actors), PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (scratch != (void *)SCRATCH || actors == MAP_FAILED)
-		return 2;
+		conclude(2);
 	for (i = 0; i < ACTORS; i++) {
 		sem_init(&actors[i].go, 1, 0);
 		sem_init(&actors[i].done, 1, 0);
 	}
 	actors[0].pid = fork();
 	if (actors[0].pid < 0)
-		return 2;
+		conclude(2);
 	if (actors[0].pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		serve(&actors[0]);

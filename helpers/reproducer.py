@@ -6,10 +6,10 @@ its tape. So the C file does the same operations in the same order, and compares
 failed case, it exits 1 when all is seen again as it was, so that the case would fail again, and 0
 as soon as something is otherwise. Results and messages are compared where they come, for they
 steer what comes next; looks, which change nothing, only after the last operation, since it is
-there that the case failed. Frame numbers and what a kernel chooses, such as descriptors, are not
-compared. Where the arrangement, or an opening or a registration, doesn't go as recorded, the
-machine can't show the bug: exit 2. Written from a case that passed, it exits 0 when all is as
-recorded, and 1 when something is otherwise.
+there that the case failed; and what an ioctl has written, only of the last. Frame numbers and what
+a kernel chooses, such as descriptors, are not compared. Where the arrangement, or an opening or a
+registration, doesn't go as recorded, the machine can't show the bug: exit 2. Written from a case
+that passed, it exits 0 when all is as recorded, and 1 when something is otherwise.
 
 Not on a tape, and so not compared: what Python itself looks up, such as /proc/kpageflags.
 """
@@ -279,7 +279,8 @@ class Program:
             if step.call == "wait4":
                 value = self._chosen(actor, "p", answer.value)
             self._say(f"gave({value}, {answer.error}, {answer.signal}, {answer.code});")
-        if index >= self.last_act and step.output and step.call in ("ioctl", "pread64", "read"):
+        last = index == len(self.events) - 1  # else the case went on, and failed on a look
+        if last and step.output and step.call in ("ioctl", "pread64", "read"):
             address = step.operands[2 if step.call == "ioctl" else 1]
             size = step.operands[1] >> 16 & 0x3FFF if step.call == "ioctl" else len(step.output)
             listed = ", ".join(map(self._place, tape.words(step.output[:size])))

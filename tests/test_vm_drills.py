@@ -177,3 +177,16 @@ def test_what_does_not_boot_is_an_error_on_record(tmp_path: Path) -> None:
     (stream,) = tmp_path.glob("vm-*/garbage/stream.jsonl")
     assert "lost" in [event["event"] for event in read(stream)]
     assert not qemus(tmp_path)
+
+
+def test_a_reproducer_is_enough_for_a_guest(tmp_path: Path) -> None:
+    stream = f"--stream={tmp_path}/stream.jsonl"
+    case = ["--case", "*wrong_expectation*", "tests/drills/test_misfortunes.py"]
+    pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", stream]
+    subprocess.run([*pytest_command, *case], cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
+    (source,) = (tmp_path / "repro").iterdir()
+    program = tmp_path / "reproducer"
+    subprocess.run(["cc", "-static", "-o", program, source, "-pthread"], check=True)
+    alone = [sys.executable, "-m", "vm.alone", KERNEL, str(program)]
+    done = subprocess.run(alone, cwd=ROOT, check=False, timeout=SECONDS, capture_output=True)
+    assert done.returncode == 1, done

@@ -174,6 +174,21 @@ class Guest:
         ]
         return await cls.start(command, console, initrd.fileno(), disk.fileno())
 
+    @classmethod
+    async def alone(
+        cls,
+        files: KernelFiles,
+        accelerator: Accelerator,
+        initrd: BinaryIO,
+        program: Path,
+        console: Path,
+    ) -> Guest:
+        """Boots a guest in which `program`, of the initramfs, is all there is. Raises OSError."""
+        words = "console=ttyS0 loglevel=5 panic=-1 oops=panic transparent_hugepage=madvise"
+        command = _qemu(accelerator, files.image, console, f"{words} rdinit={program}")
+        memory = ["-m", str(MEMORY_MIB), "-initrd", f"/proc/self/fd/{initrd.fileno()}"]
+        return await cls.start([*command, *memory], console, initrd.fileno())
+
     @property
     def pid(self) -> int:
         return self._process.pid
