@@ -16,12 +16,23 @@ def size() -> int:
     return int(_POOL.read_text()) - int(surplus)
 
 
+def available() -> int:
+    """The free pages that no mapping has reserved."""
+    free, reserved = (
+        (HUGETLB_KNOBS / f"{name}_hugepages").read_text() for name in ("free", "resv")
+    )
+    return int(free) - int(reserved)
+
+
 def take(pages: int) -> int:
-    """Adds pages to the pool; how many there were to be had. Raises OSError."""
+    """Makes so many more pages available, as far as they are to be had, and tells by how many
+    the pool grew for it: by more, if surplus pages are reserved. Raises OSError."""
     if not HUGETLB_KNOBS.exists():
         return 0
-    before = size()
+    before, wanted = size(), available() + pages
     _POOL.write_text(str(before + pages))
+    if (short := wanted - available()) > 0:  # surplus pages have become persistent
+        _POOL.write_text(str(int(_POOL.read_text()) + short))
     return size() - before
 
 
