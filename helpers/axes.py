@@ -73,9 +73,10 @@ class Kind:
         Raises OSError."""
         flags = Map.SHARED if self.shared else Map.PRIVATE
         if self.hugetlb and not self.shared:
-            flags |= (
-                Map.NORESERVE
-            )  # moving a part leaks the rest's: findings/hugetlb-mremap-leak.md
+            # moving a part leaks the reservation of the rest: findings/hugetlb-mremap-leak.md
+            flags |= Map.NORESERVE
+            if hugepages.available() < size // self.page_bytes:
+                raise OSError(ENOMEM, "no free hugetlb pages")
         if self.open_file is None:
             return Backing(subject.mmap(size, Prot.RW, flags | Map.ANONYMOUS, at=at))
         file = self.open_file(subject)
