@@ -175,8 +175,7 @@ def _prove_pte_mapped(region: Region) -> None:
     by_pte = all(Page.PRESENT in page and Page.HUGE not in page for page in looks)
     _require(by_pte, f"the PMD isn't mapped by ptes but {set(looks)}")
     if region.machine.privileged:
-        words = pagemap.words(region.subject, region.address(region.pmd[0]), len(region.pmd))
-        frames = [word & pagemap.PFN_MASK for word in words]
+        frames = region.frames(region.pmd)
         _require(frames == list(range(frames[0], frames[0] + len(frames))), "the THP is no more")
 
 

@@ -18,7 +18,7 @@ from mmap import PAGESIZE
 from pathlib import Path
 
 from helpers import pagemap, procfs, swap
-from helpers.procfs import HUGETLB_KNOBS, THP_KNOBS, chosen
+from helpers.procfs import HUGETLB_KNOBS, MTHP_KNOBS, THP_KNOBS, chosen
 from helpers.subject import Subject
 from helpers.uapi import Advice, Feature, Ioctl, Map, Prot
 from helpers.uffd import DEVICE, Access, Userfaultfd
@@ -185,6 +185,11 @@ KERNEL_FAULTS = Need(
     f"vm.unprivileged_userfaultfd=1, or give read and write access to {DEVICE}",
 )
 ROOT = Need(lambda m: m.privileged, "needs root: run as root")
+NUMA = Need(
+    lambda _: len(procfs.numa_nodes()) > 1,
+    "there is one NUMA node, and no other to move pages to: run it in a guest, by "
+    "./run-in-vm.sh, or boot with numa=fake=2",
+)
 DISPOSABLE = Need(
     lambda _: disposable(),
     "it may hang the kernel, or changes its settings: run it in a guest, by ./run-in-vm.sh, or set "
@@ -219,6 +224,9 @@ WP_SHMEM = Need(
 THP = Need(
     lambda m: m.thp in ("always", "madvise"),
     f"transparent huge pages are off: echo madvise > {THP_KNOBS}/enabled",
+)
+MTHP = Need(
+    lambda _: MTHP_KNOBS.exists(), "the kernel has no THPs of 16 KiB: boot Linux 6.8 or later"
 )
 HUGE_ZERO_PAGE = Need(
     lambda m: m.zero_page_knob, f"huge zero pages are off: echo 1 > {THP_KNOBS}/use_zero_page"

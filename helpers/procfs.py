@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 THP_KNOBS = Path("/sys/kernel/mm/transparent_hugepage")
+MTHP_KNOBS = THP_KNOBS / "hugepages-16kB"  # 6.8: the smallest THP that anon memory can have
 HUGETLB_BYTES = 2 << 20
 HUGETLB_KNOBS = Path(f"/sys/kernel/mm/hugepages/hugepages-{HUGETLB_BYTES >> 10}kB")
 
@@ -76,6 +77,15 @@ def status_bytes(status: str, name: str) -> int:
     if found is None:
         raise ValueError(f"no {name} in /proc/PID/status")
     return int(found[1]) * 1024
+
+
+def numa_nodes() -> list[int]:
+    """The NUMA nodes that have memory."""
+    nodes: list[int] = []
+    for part in filter(None, read("/sys/devices/system/node/has_memory").split(",")):
+        first, _, last = part.partition("-")
+        nodes += range(int(first), int(last or first) + 1)
+    return nodes
 
 
 def kernel_config() -> str:

@@ -445,6 +445,12 @@ class Region:
         zero = Page.PRESENT in page and self.machine.kpageflags and pagemap.is_zero_page(word)
         return page | Page.ZERO if zero else page
 
+    def frames(self, pages: range | None = None) -> list[int]:
+        """The page frame numbers, of 4 KiB each, of pages, or of all. Only root sees them."""
+        start, size = self.span(self.pages if pages is None else pages)
+        found = pagemap.words(self.subject, start, size // PAGESIZE)
+        return [word & pagemap.PFN_MASK for word in found]
+
     def protected(self, pages: range | None = None) -> set[int]:
         """The pages that carry the uffd-wp bit."""
         chosen = self.pages if pages is None else pages

@@ -8,12 +8,11 @@ import time
 from functools import cached_property
 from pathlib import Path
 
-from helpers import machine, spec
+from helpers import khugepaged, machine, spec
 from helpers.kernel_log import KernelLog
 from helpers.machine import Machine
 from helpers.stream import Stream
 from helpers.subject import Subject, SubjectLost
-from helpers.uapi import Advice, Map, Prot
 
 
 class Run:
@@ -39,7 +38,7 @@ class Run:
         number = int(self.worker[2:]) if self.worker.startswith("gw") else os.getpid()
         os.sched_setaffinity(0, {cpus[number % len(cpus)]})
         root = Subject.spawn()
-        _keep_khugepaged_busy(root)
+        khugepaged.keep_busy(root)
         return root
 
     @cached_property
@@ -64,20 +63,3 @@ class Run:
         """Ends the root subject, if there is one."""
         if "root" in self.__dict__:
             self.root.close()
-
-
-def _keep_khugepaged_busy(root: Subject) -> None:
-    """Gives khugepaged an endless range to scan, so that it doesn't come to the cases' pages.
-
-    It scans the address spaces that asked for huge pages one after another, 4096 pages at a
-    time, and would collapse what a case has arranged. The root's address space is before those
-    of its children, and this range, of which one page is ever mapped, takes it hours.
-    """
-    start, size = 32 << 40, 16 << 40  # above the arena
-    try:
-        root.mmap(size, Prot.RW, Map.PRIVATE | Map.ANONYMOUS | Map.NORESERVE, at=start)
-        root.main.store(start, 1).result()  # it passes over what was never written to
-        root.madvise(start, size, Advice.HUGEPAGE)
-        root.madvise(start, size, Advice.DONTFORK)
-    except OSError:
-        pass  # no THP, hence no khugepaged; or too small an address space

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SPEC.md chapter KHP: khugepaged, and THPs that are smaller than a PMD."""
+
+from helpers import khugepaged, knobs
+from helpers.arrange import content, huge_bytes, swap_out, swapped_bytes
+from helpers.axes import ANON, SYNC, none_pmd, none_pte, pte_mapped, wpu, zero_page
+from helpers.cases import case
+from helpers.machine import DISPOSABLE, MTHP, SWAP
+from helpers.procfs import MTHP_KNOBS
+from helpers.region import MARKER, Unproven
+from helpers.uapi import Advice
+
+SMALL_THP = (DISPOSABLE, MTHP)
+
+
+@case(
+    "KHP-1",
+    kinds=ANON,
+    states=(none_pte, zero_page, pte_mapped),
+    features=(wpu,),
+    thp=(True,),
+    needs=(DISPOSABLE,),
+)
+def test_protected_page_is_not_collapsed(mem):
+    mem.protect()
+    have_khugepaged_scan(mem)
+    assert huge_bytes(mem) == mem.machine.pmd_bytes
+    assert mem.protected() == {mem.page}
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("KHP-2", kinds=ANON, states=(none_pte,), features=SYNC, thp=(True,), needs=(DISPOSABLE,))
+def test_hole_is_not_filled(mem):
+    have_khugepaged_scan(mem)
+    assert huge_bytes(mem) == mem.machine.pmd_bytes
+    assert mem.word() == 0
+
+
+@case("KHP-3", kinds=ANON, states=(pte_mapped,), needs=(DISPOSABLE, SWAP))
+def test_protected_page_in_swap_is_not_collapsed(mem):
+    swap_out(mem, range(mem.page, mem.page + 1))
+    mem.protect()
+    have_khugepaged_scan(mem)
+    assert swapped_bytes(mem) == mem.page_bytes
+    assert mem.look() == MARKER
+
+
+@case("KHP-4", kinds=ANON, states=(pte_mapped,), features=SYNC, needs=(DISPOSABLE,))
+def test_page_that_is_not_protected_is_collapsed(mem):
+    mem.protect()
+    mem.unprotect()
+    have_khugepaged_scan(mem)
+    assert huge_bytes(mem) == 2 * mem.machine.pmd_bytes
+    assert mem.protected() == set()
+    assert mem.load().value == content(mem)
+
+
+@case(
+    "KHP-5", kinds=ANON, states=(none_pmd,), features=SYNC, thp=(False,), needs=(DISPOSABLE, MTHP)
+)
+def test_fault_beside_a_marker_maps_one_page(bare):
+    with knobs.set_to({MTHP_KNOBS / "enabled": "always"}):
+        bare.advise(Advice.HUGEPAGE, bare.pages)
+        map_small_thp(bare)
+        bare.register()
+        bare.remember()
+        bare.protect(5)
+        assert bare.store(6).silent
+        assert bare.changed() - {5} == {6}
+        assert bare.protected() == ({5} if bare.setup.features.markers else set())
+
+
+@case(
+    "KHP-6", kinds=ANON, states=(none_pmd,), features=SYNC, thp=(False,), needs=(DISPOSABLE, MTHP)
+)
+def test_one_page_of_a_smaller_thp_is_protected_alone(bare):
+    with knobs.set_to({MTHP_KNOBS / "enabled": "always"}):
+        bare.advise(Advice.HUGEPAGE, bare.pages)
+        map_small_thp(bare)
+    bare.register()
+    bare.protect(1)
+    assert bare.protected() == {1}
+    assert bare.store(2).silent
+    assert bare.store(1).message == bare.wp_fault(1)
+
+
+def have_khugepaged_scan(mem):
+    """khugepaged collapses the first PMD, and then goes over the second, which is tested."""
+    first = range(mem.pmd.start)
+    mem.advise(Advice.NOHUGEPAGE, first)
+    mem.populate(first)
+    mem.advise(Advice.HUGEPAGE, first)
+    with khugepaged.set_free(mem.subject.parent):
+        knobs.await_that(lambda: huge_bytes(mem) > 0, "khugepaged has not collapsed the first PMD")
+        khugepaged.await_full_scans(2)
+
+
+def map_small_thp(mem):
+    """Maps pages 0 to 3 at once, by one store."""
+    mem.store(0)
+    if mem.frames(range(4)) != list(range(mem.frames()[0], mem.frames()[0] + 4)):
+        raise Unproven("the kernel has mapped no THP of 16 KiB")
