@@ -555,12 +555,17 @@ def _pageout(world: World, state: State, op: Op) -> Iterator[Outcome]:
 
 @_step
 def _cold(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """ADV-1, THP-12: it may split a huge page that it covers in part."""
-    yield Outcome(state, OK, "ADV-1")
-    draft = _Draft(world, state)
-    draft.split_partly(op.pages)
-    if draft.tables != list(state.tables):
-        yield draft.done("THP-12")
+    """ADV-1, THP-12: it may split each huge page that it covers in part."""
+    found = {state.tables}
+    for number in (op.first, op.pages.stop - 1) if state.tables else ():
+        first = number // PER_TABLE * PER_TABLE
+        if first < op.first or first + PER_TABLE > op.pages.stop:
+            for tables in list(found):
+                draft = _Draft(world, state._replace(tables=tables))
+                draft.split(number)
+                found.add(tuple(draft.tables))
+    for tables in found:
+        yield Outcome(state._replace(tables=tables), OK, "ADV-1 THP-12" if tables else "ADV-1")
 
 
 @_step
