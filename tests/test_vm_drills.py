@@ -106,6 +106,13 @@ def test_each_case_has_its_result(drill: Drill, case: str, state: str, reason: s
     assert reason in drill.results[case]["reason"]
 
 
+def test_one_tests_panics_do_not_cost_the_others_their_results(drill: Drill) -> None:
+    each = [e for e in drill.events if e["event"] == "result" and "panics_each_time" in e["id"]]
+    reasons = sorted(result["reason"].partition(":")[0] for result in each)
+    assert reasons == ["never ran"] * 2 + ["the guest was lost (panic)"] * 4
+    assert drill.results["after_many_panics"]["state"] == "passed"
+
+
 def test_a_panic_leaves_its_evidence(drill: Drill) -> None:
     assert "Kernel panic - not syncing" in drill.results["the_kernel_panics"]["evidence"]
     assert "Call Trace" in drill.results["the_kernel_panics"]["evidence"]

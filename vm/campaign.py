@@ -31,6 +31,8 @@ from vm.tail import Tail
 # A share of the cases that loses more guests than this has made its point.
 _MOST_LOST = 12
 _MOST_FRUITLESS = 2
+# And a test that has lost so many of a share's guests: its other cases would lose the rest.
+_MOST_LOST_TO_A_TEST = 2
 _TAIL_LINES, _TAIL_CHARACTERS = 60, 12_000
 _FAILURES = ("failed", "timeout", "crashed")
 _LEAST_SPACE = 8 << 20
@@ -182,6 +184,7 @@ class Campaign:
                 self.began = time.monotonic()
                 self._deadline = self.began + setting.seconds
             planned: set[str] = set()
+            lost_to: Counter[str] = Counter()  # guests, by the test whose case was in flight
             fruitless = 0  # guests lost in succession without a single case ended by them
             for _ in range(_MOST_LOST):
                 boot = Boot(self, files, setting, shard, self._next(), verbose=fruitless > 0)
@@ -190,6 +193,10 @@ class Campaign:
                 if loss is None:
                     return
                 self.lost(loss, boot.in_flight, boot.attempt)
+                for test in map(_test_of, boot.in_flight):
+                    lost_to[test] += 1
+                    if lost_to[test] == _MOST_LOST_TO_A_TEST:
+                        self._set_aside(test, planned - self.ended)
                 if planned and planned <= self.ended:
                     return
                 fruitless = 0 if boot.ended or boot.in_flight else fruitless + 1
@@ -234,6 +241,12 @@ class Campaign:
         for name in in_flight:
             self._crashed(name, f"the guest was lost ({loss.reason}): {loss.detail}", loss.tail)
 
+    def _set_aside(self, test: str, unrun: set[str]) -> None:
+        reason = f"never ran: {_MOST_LOST_TO_A_TEST} guests were lost to other cases of {test}"
+        for name in sorted(unrun):
+            if _test_of(name) == test:
+                self._crashed(name, reason, "")
+
     def _abandon(self, unrun: set[str]) -> None:
         for name in sorted(unrun):
             reason = f"never ran: {self.losses[-1].reason}, {len(self.losses)} guests lost in all"
@@ -242,6 +255,11 @@ class Campaign:
     def _crashed(self, name: str, reason: str, evidence: str) -> None:
         event = {"event": "result", "id": name, "state": "crashed", "reason": reason}
         self.take({**event, "clause": "", "axes": {}, "seconds": 0.0, "evidence": evidence})
+
+
+def _test_of(name: str) -> str:
+    """Of which test a case is one, by its canonical id."""
+    return ".".join(name.split(".")[:2])
 
 
 class Boot:

@@ -72,3 +72,14 @@ def test_the_worker_exits(subject):
 @case("API-1", needs=(UFFD,))
 def test_after_the_kill(subject):
     assert subject.pid
+
+
+@pytest.mark.parametrize("time", range(6), ids=str)
+@case("API-1", needs=(UFFD,))
+def test_the_kernel_panics_each_time(subject, time):
+    Path("/proc/sysrq-trigger").write_text("c")
+
+
+@case("API-1", needs=(UFFD,))
+def test_after_many_panics(subject):
+    assert subject.pid
