@@ -135,6 +135,7 @@ class Advice(IntEnum):
     """MADV_*."""
 
     NORMAL = 0
+    SEQUENTIAL = 2
     WILLNEED = 3
     DONTNEED = 4
     FREE = 8

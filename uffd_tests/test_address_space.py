@@ -356,9 +356,9 @@ def test_splitting_and_merging_keeps_protection_and_writers(mem):
     mem.protect(mem.unit)
     protected = mem.protected()
     write = mem.store()
-    mem.advise(Advice.DONTFORK)
+    mem.advise(Advice.SEQUENTIAL)
     assert mappings(mem) == 3
-    mem.advise(Advice.DOFORK)
+    mem.advise(Advice.NORMAL)
     assert mappings(mem) == 1 or mem.kind.hugetlb  # whose VMAs don't merge
     assert mem.protected() == protected
     mem.unprotect()
