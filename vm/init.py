@@ -16,6 +16,7 @@ import runpy
 import shutil
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
@@ -77,6 +78,9 @@ def _mount_all(plan: Plan) -> None:
     _mount("proc", "/proc", "proc")
     _mount("sysfs", "/sys", "sysfs")
     _mount("tmpfs", "/dev/shm", "tmpfs")
+    with suppress(OSError):  # the cases that need memory cgroups say so
+        _mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
+        Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+memory")
     _load_modules(plan["modules"])
     os.makedirs(plan["results"])  # it may lie in the project
     project = plan["project"]

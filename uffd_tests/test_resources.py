@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SPEC.md chapter FAIL: write-protect when memory for page tables runs out."""
+
+from errno import ENOMEM
+from mmap import PAGESIZE
+
+import pytest
+
+from helpers import memcg
+from helpers.axes import anon, memfd_shared, none_pmd, wpu
+from helpers.cases import case, refuses
+from helpers.machine import ROOT
+from helpers.memcg import MEMCG
+from helpers.pagemap import Page, decode, words
+from helpers.uapi import MREMAP_FIXED, MREMAP_MAYMOVE, Feature
+
+WIDE = 256 << 20  # bytes: the page tables of its markers exceed what is charged in advance
+WIDE_PAGES = WIDE // PAGESIZE
+AXES = {"states": (none_pmd,), "thp": (False,), "features": (wpu,), "needs": (ROOT, MEMCG)}
+
+
+@pytest.fixture
+def group(subject):
+    """The subject's own memory cgroup."""
+    with memcg.group(subject) as made:
+        yield made
+
+
+@pytest.fixture
+def wide(bare, group):
+    """The start of WIDE registered bytes, never touched, in page tables of their own."""
+    start = bare.kind.map(bare.subject, WIDE).start
+    bare.uffd.register(start, WIDE)
+    return start
+
+
+def protected(mem, start):
+    """Which pages from `start` on carry the uffd-wp bit."""
+    return [Page.WP in decode(word) for word in words(mem.subject, start, WIDE_PAGES)]
+
+
+@case("FAIL-1", kinds=(anon, memfd_shared), **AXES)
+def test_protecting_without_memory_protects_a_prefix(bare, wide, group):
+    with group.exhausted(), refuses(ENOMEM):
+        bare.uffd.writeprotect(wide, WIDE)
+    found = protected(bare, wide)
+    assert 0 < sum(found) == found.index(False)
+
+
+@case("FAIL-2", kinds=(anon, memfd_shared), **AXES)
+def test_unprotecting_and_protecting_work_after_it(bare, wide, group):
+    with group.exhausted(), refuses(ENOMEM):
+        bare.uffd.writeprotect(wide, WIDE)
+    bare.uffd.writeprotect(wide, WIDE, 0)
+    assert not any(protected(bare, wide))
+    bare.uffd.writeprotect(wide, WIDE)
+    assert all(protected(bare, wide))
+
+
+@case("FAIL-3", kinds=(anon, memfd_shared), **AXES)
+def test_page_tables_of_it_are_not_lost(bare, wide, group):
+    before = bare.page_tables()
+    with group.exhausted(), refuses(ENOMEM):
+        bare.uffd.writeprotect(wide, WIDE)
+    bare.subject.syscall("munmap", wide, WIDE)
+    assert bare.page_tables() == before
+
+
+@case("FAIL-4", kinds=(anon, memfd_shared), **AXES)
+def test_mremap_without_memory_keeps_the_protection(bare, wide, group):
+    bare.uffd.writeprotect(wide, WIDE)
+    with group.exhausted(), refuses(ENOMEM):
+        move_off_the_boundary(bare, wide)
+    assert all(protected(bare, wide))
+
+
+@case("FAIL-4", kinds=(anon, memfd_shared), also=Feature.EVENT_REMAP, **AXES)
+def test_mremap_with_the_event_and_without_memory_keeps_the_protection(bare, wide, group):
+    bare.uffd.writeprotect(wide, WIDE)
+    with group.exhausted(), refuses(ENOMEM):
+        move_off_the_boundary(bare, wide)
+    assert bare.uffd.read() is None
+    assert all(protected(bare, wide))
+    bare.uffd.writeprotect(wide, WIDE, 0)
+
+
+@case("FAIL-5", kinds=(anon, memfd_shared), also=Feature.EVENT_FORK, **AXES)
+def test_fork_without_memory_keeps_the_protection(bare, wide, group):
+    bare.uffd.writeprotect(wide, WIDE)
+    with group.exhausted(), refuses(ENOMEM):
+        bare.fork()
+    assert bare.uffd.read() is None
+    assert all(protected(bare, wide))
+    bare.uffd.writeprotect(wide, WIDE, 0)
+
+
+def move_off_the_boundary(mem, start):
+    """Moves WIDE bytes to where they need as many page tables anew. Raises OSError."""
+    target = mem.subject.place(WIDE + mem.page_bytes) + mem.page_bytes
+    mem.subject.syscall("mremap", start, WIDE, WIDE, MREMAP_MAYMOVE | MREMAP_FIXED, target)
