@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import machine, model, programs, reproducer
+from helpers import khugepaged, machine, model, programs, reproducer
 from helpers.fuzz import Hunt
 from helpers.machine import Machine
 from helpers.model import TRANSITIONS, Op, Outcome, State, World
@@ -24,6 +24,7 @@ ENOUGH = 200  # programs of each world, that all transitions be taken
 @pytest.fixture(scope="module", name="root")
 def _root() -> Iterator[Subject]:
     made = Subject.spawn(3600)
+    khugepaged.keep_busy(made)
     yield made
     made.close()
 
