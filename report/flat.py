@@ -8,10 +8,9 @@ import io
 import json
 from collections.abc import Iterator
 
-from report.merge import Run
+from report.merge import AXES, Run
 from report.text import one_line
 
-_AXES = ("kind", "state", "thp", "features")  # a case's; `state` is its page's
 COLUMNS = (
     "kernel",
     "id",
@@ -31,7 +30,7 @@ def rows(run: Run) -> Iterator[tuple[str, ...]]:
     """The lines, in the order of COLUMNS; seconds as a decimal number."""
     for kernel in run.kernels:
         for outcome in kernel.outcomes:
-            axes = (outcome.axes.get(name, "") for name in _AXES)
+            axes = (outcome.axes.get(name, "") for name in AXES)
             reason = one_line(outcome.reason, _REASON)
             seconds = f"{outcome.seconds:.6f}"
             yield (kernel.name, outcome.id, outcome.state, seconds, outcome.clause, *axes, reason)

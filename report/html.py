@@ -17,13 +17,12 @@ import jinja2
 from helpers import spec
 from report import matrix
 from report.diff import Change
-from report.merge import Kernel, Outcome, Run, State
+from report.merge import AXES, Kernel, Outcome, Run, State
 from report.text import clip, one_line
 
 _PAGE = Path(__file__).parent / "page"
 _EVIDENCE = 6000  # characters a case
 _EVIDENCE_OF_ALL = 8_000_000  # and of a page, beyond which it stands shorter
-_AXES = ("kind", "state", "thp", "features")
 _LETTERS = {
     State.PASSED: "p",
     State.FAILED: "f",
@@ -109,7 +108,7 @@ def _data(run: Run) -> dict[str, Any]:
             of_clause = found.setdefault(case.clause or "?", {})
             entry = of_clause.get(case.id)
             if entry is None:
-                axes = [texts.number(case.axes.get(name, "")) for name in _AXES]
+                axes = [texts.number(case.axes.get(name, "")) for name in AXES]
                 letters = [" "] * len(run.kernels)
                 entry = of_clause[case.id] = [case.id, axes, letters, {}]
             entry[2][number] = _LETTERS[case.state]

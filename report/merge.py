@@ -45,6 +45,7 @@ from helpers import stream
 from report.text import clean, one_line
 
 STREAM = "stream.jsonl"
+AXES = ("kind", "state", "thp", "features")  # of a case; `state` is that of its page
 CONSOLE = "console.log"
 NEVER_REACHED = "never reached: the run was over before"  # the reason of such a case
 _LONGEST = 1e11  # seconds, and as a time since 1970 still one that datetime can hold

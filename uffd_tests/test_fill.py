@@ -251,16 +251,18 @@ def test_continue_stops_at_a_page_that_is_there(mem):
     assert mem.protected() == {5}
 
 
+A_HOLE = {
+    "kinds": ANON,
+    "states": (none_pte,),
+    "features": (wpu,),
+    "thp": (False,),
+    "needs": (MOVE,),
+    "mode": MISSING_AND_WP,
+}
+
+
 @FILLS
-@case(
-    "FILL-14",
-    kinds=ANON,
-    states=(none_pte,),
-    features=(wpu,),
-    thp=(False,),
-    needs=(MOVE,),
-    mode=MISSING_AND_WP,
-)
+@case("FILL-14", **A_HOLE)
 def test_fill_wakes_who_waits(mem, fill):
     read = mem.load()
     assert attempt(mem, fill, range(mem.page, mem.page + 1)) == (0, mem.page_bytes)
@@ -268,15 +270,7 @@ def test_fill_wakes_who_waits(mem, fill):
 
 
 @FILLS
-@case(
-    "FILL-14",
-    kinds=ANON,
-    states=(none_pte,),
-    features=(wpu,),
-    thp=(False,),
-    needs=(MOVE,),
-    mode=MISSING_AND_WP,
-)
+@case("FILL-14", **A_HOLE)
 def test_dontwake_leaves_the_waiters_asleep(mem, fill):
     read, page = mem.load(), range(mem.page, mem.page + 1)
     assert attempt(mem, fill, page, CopyMode.DONTWAKE) == (0, mem.page_bytes)
