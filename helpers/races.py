@@ -135,8 +135,21 @@ class Race:
         """Ends the writers, who must not be left waiting; how many of their writes are lost."""
         for writer in self._writers:
             writer.batch.stop()
-        done = sum(writer.running.result().value for writer in self._writers)
+        done = sum(map(self._done, self._writers))
         return done - (_total(self.words()) - _total(self._before))
+
+    def _done(self, writer: Writer) -> int:
+        """How often a writer has written; one who may still wait for a page of a file is served.
+
+        Before a fault sleeps, the kernel looks whether its page is writable, not whether it is
+        protected (userfaultfd_must_wait()). Unprotecting makes a page of private memory writable,
+        but may leave one of shared memory read-only: a writer that met it protected then sleeps
+        though it no longer is, and his message waits to be read.
+        """
+        while self.mem.kind.shared and writer.running.wait(self.mem.uffd.pollable) is None:
+            self.mem.uffd.read()
+            self.mem.unprotect(self.mem.pages)
+        return writer.running.result().value
 
 
 # -- what goes on beside
