@@ -204,6 +204,7 @@ def main(words: list[str]) -> int:
     folder = None
     try:
         request = _request(words)
+        request.results.mkdir(parents=True, exist_ok=True)
         qemu.check()
         folder = _make_folder(request.results)
         _say(f"results: {folder}")
