@@ -75,7 +75,7 @@ def _roots() -> Iterator[Path]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Holds the folder's lock, so that of many workers that start at once one builds."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -148,7 +148,7 @@ def finished(sources: Iterable[Path], compile_into: Callable[[Path], None]) -> P
     if not writable:
         raise BuildError("cannot build the C helper: no writable folder; set XDG_CACHE_HOME to one")
     root = writable[0]
-    with _locked(root):
+    with locked(root):
         if not (root / key).is_dir():
             with tempfile.TemporaryDirectory(dir=root) as scratch:
                 compile_into(Path(scratch))

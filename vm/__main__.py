@@ -12,25 +12,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
-from bench import native
 from helpers import build
-from vm import initramfs, kernels, packages, qemu
-from vm.campaign import Campaign, Setting
+from vm import guests, kernels, packages, qemu
+from vm.campaign import Campaign
 from vm.errors import VmError
+from vm.guests import PROJECT, Terms
 from vm.kernels import Kernel, KernelFiles
-from vm.progress import Progress
 
-PROJECT = Path(__file__).resolve().parent.parent
 _USAGE, _INTERRUPTED = 2, 130
 
 
@@ -111,13 +107,6 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _slots() -> int:
-    """How many guests may run side by side: one for each CPU, as far as memory goes."""
-    available = re.search(r"^MemAvailable: +(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    mib = int(available[1]) >> 10 if available else 0
-    return max(1, min(len(os.sched_getaffinity(0)), mib // (qemu.MEMORY_MIB + 512)))
-
-
 def _files(campaign: Campaign, request: Request) -> KernelFiles | None:
     """A kernel's files; that there are none is its result."""
     kernel = campaign.kernel
@@ -135,42 +124,12 @@ def _files(campaign: Campaign, request: Request) -> KernelFiles | None:
     return files
 
 
-async def _run(request: Request, folder: Path, base: BinaryIO) -> None:
+async def _run(request: Request, folder: Path) -> None:
     """Runs the suite in guests of all kernels."""
     campaigns = [Campaign(kernel, folder / kernel.name) for kernel in request.kernels]
-    files = {c.kernel.name: found for c in campaigns if (found := _files(c, request))}
-    if not files:
-        return
-    accelerator = await qemu.choose(next(iter(files.values())))
-    slots = _slots()
-    shards = max(min(2, slots), slots // len(files))
-    _say(
-        f"accelerator: {accelerator.name}, because {accelerator.why}; "
-        f"{slots} guests side by side, {shards} for each kernel"
-    )
-    bytecode = packages.cache().parent / "bytecode"
-    initramfs.compile_bytecode(PROJECT, bytecode)
-    initramfs.write_base(base, PROJECT, (build.built(), native.built()), bytecode)
-    setting = Setting(
-        project=PROJECT,
-        base=base,
-        bytecode=bytecode,
-        arguments=request.arguments,
-        accelerator=accelerator,
-        seconds=request.minutes * 60,
-        silence=request.silence,
-        slots=asyncio.Semaphore(slots),
-    )
-    progress = Progress(campaigns)
-    shown = asyncio.create_task(progress.show())
-    try:
-        async with asyncio.TaskGroup() as group:
-            for campaign in campaigns:
-                if found := files.get(campaign.kernel.name):
-                    group.create_task(campaign.run(found, setting, shards))
-    finally:
-        shown.cancel()
-        progress.end()
+    found = [(c, files) for c in campaigns if (files := _files(c, request))]
+    if found:
+        await guests.run(found, Terms(request.arguments, request.minutes * 60, request.silence))
 
 
 def _make_folder(results: Path) -> Path:
@@ -208,8 +167,7 @@ def main(words: list[str]) -> int:
         qemu.check()
         folder = _make_folder(request.results)
         _say(f"results: {folder}")
-        with tempfile.TemporaryFile() as base:
-            asyncio.run(_run(request, folder, base))
+        asyncio.run(_run(request, folder))
         return _report(folder)
     except KeyboardInterrupt:
         kept = f"; what was done is in {folder}" if folder else ""

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from vm import initramfs, kernels, qemu
-from vm.__main__ import PROJECT
 from vm.errors import VmError
+from vm.guests import PROJECT
 from vm.kernels import KernelFiles
 
 SKIP = 125

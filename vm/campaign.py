@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from vm.qemu import PANIC, Accelerator, Guest, command_line, make_disk
 from vm.tail import Tail
 
 # A share of the cases that loses more guests than this has made its point.
-_MOST_LOST = 12
+MOST_LOST = 12
 _MOST_FRUITLESS = 2
 # And a test that has lost so many of a share's guests: its other cases would lose the rest.
 _MOST_LOST_TO_A_TEST = 2
@@ -75,6 +75,8 @@ class Setting:
     seconds: float  # for each kernel
     silence: float | None  # of a guest, after which it is held to hang
     slots: asyncio.Semaphore  # as many as guests may run side by side
+    files: Mapping[str, bytes] = field(default_factory=dict)  # what else a guest finds, by path
+    most_lost: int = MOST_LOST  # of a share's guests, before it is given up
 
 
 @dataclass
@@ -186,7 +188,7 @@ class Campaign:
             planned: set[str] = set()
             lost_to: Counter[str] = Counter()  # guests, by the test whose case was in flight
             fruitless = 0  # guests lost in succession without a single case ended by them
-            for _ in range(_MOST_LOST):
+            for _ in range(setting.most_lost):
                 boot = Boot(self, files, setting, shard, self._next(), verbose=fruitless > 0)
                 loss = await boot.run()
                 planned.update(boot.planned)
@@ -345,6 +347,8 @@ class Boot:
         )
         archive = initramfs.Archive(file)
         archive.text(str(init.PLAN), json.dumps(plan).encode())
+        for path, content in setting.files.items():
+            archive.text(path, content)
         for name, image in images.items():
             archive.text(str(init.MODULES / name), image)
         if self.files.config:
