@@ -183,8 +183,10 @@ def _unpack(deb: Path, folder: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                # Python before 3.11.4 has no filters
+                archive.extraction_filter = getattr(tarfile, "data_filter", None)
                 for member in archive:
                     if member.isfile() and _WANTED.match(member.name.removeprefix("./")):
-                        archive.extract(member, folder, filter="data")
+                        archive.extract(member, folder)
         except tarfile.TarError as error:
             raise VmError(f"{deb} is no Debian package that can be read: {error}") from error

@@ -31,6 +31,8 @@ PANIC = "Kernel panic - not syncing"
 _DISK_BYTES = 64 << 20  # sparse
 _KVM = Path("/dev/kvm")
 _PROBE_SECONDS = 20.0
+# mke2fs lies where only root's shell looks
+_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def check() -> None:
         ("ldd", "libc-bin"),
         ("mke2fs", "e2fsprogs"),
     ):
-        if not shutil.which(tool):
+        if not shutil.which(tool, path=_PATH):
             raise VmError(f"no {tool} here: apt-get install {package}")
     if any(character.isspace() for character in sys.executable + init.__file__):
         raise VmError("the project's path has a blank in it, which a kernel's command line can't")
@@ -101,7 +103,14 @@ def make_disk(image: BinaryIO) -> None:
     image.truncate(_DISK_BYTES)
     command = ["mke2fs", "-q", "-t", init.DISK, "-b", "4096", "-N", "64"]
     command += ["-E", "lazy_itable_init=0", f"/proc/self/fd/{number}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=[number])
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PATH": _PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+        pass_fds=[number],
+    )
     if done.returncode:
         raise VmError(f"can't make a disk for the guests: {done.stderr.strip()}")
 
