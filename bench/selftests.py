@@ -420,23 +420,24 @@ def run_selftests(tree: Path) -> dict[str, Result]:
 
 def run_selftest(name: str, folder: Path) -> Result:
     finished = run(name, [f"./{name}"], folder, SELFTEST_LIMIT)
-    counts = Counter(tap_outcomes(finished.output))
+    counts = Counter(outcome for _, outcome in tap_results(finished.output))
     if finished.code not in (0, KSFT_SKIP) and not counts["failed"]:
         counts["failed"] = 1
     return Result(counts, finished.wall)
 
 
-def tap_outcomes(output: str) -> Iterator[str]:
-    """The outcomes in TAP, or in the `Testing ... done` of older uffd-unit-tests."""
+def tap_results(output: str) -> Iterator[tuple[str, str]]:
+    """Names and outcomes in TAP, or in the `Testing ... done` of older uffd-unit-tests."""
     own = {"done": "passed", "failed": "failed", "skipped": "skipped"}
-    lines = r"^(not )?ok \d+(?: .*?# (SKIP|XFAIL))?|^Testing .*\.\.\. (done|failed|skipped)"
-    for bad, directive, word in re.findall(lines, output, re.MULTILINE):
+    tap = r"^(not )?ok \d+ *(?:# (SKIP|XFAIL) )?(.*?)(?: # (SKIP|XFAIL)\b.*)?$"
+    lines = rf"{tap}|^Testing (.*?)\.\.\. (done|failed|skipped)"
+    for bad, before, name, after, old, word in re.findall(lines, output, re.MULTILINE):
         if word:
-            yield own[word]
+            yield old, own[word]
         elif bad:
-            yield "failed"
+            yield name, "failed"
         else:
-            yield {"SKIP": "skipped", "XFAIL": "xfailed"}.get(directive, "passed")
+            yield name, {"SKIP": "skipped", "XFAIL": "xfailed"}.get(before or after, "passed")
 
 
 def pytest_command(*arguments: str) -> list[str]:

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -124,12 +125,13 @@ def _files(campaign: Campaign, request: Request) -> KernelFiles | None:
     return files
 
 
-async def _run(request: Request, folder: Path) -> None:
+async def _run(request: Request, folder: Path, present: Mapping[str, bytes]) -> None:
     """Runs the suite in guests of all kernels."""
     campaigns = [Campaign(kernel, folder / kernel.name) for kernel in request.kernels]
     found = [(c, files) for c in campaigns if (files := _files(c, request))]
     if found:
-        await guests.run(found, Terms(request.arguments, request.minutes * 60, request.silence))
+        terms = Terms(request.arguments, request.minutes * 60, request.silence, present)
+        await guests.run(found, terms)
 
 
 def _make_folder(results: Path) -> Path:
@@ -156,7 +158,8 @@ def _terminated(*_: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def main(words: list[str]) -> int:
+def main(words: list[str], present: Mapping[str, bytes] | None = None) -> int:
+    """Does what the command line says; `present` is what else a guest finds, by path."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGHUP, _terminated)
@@ -167,7 +170,7 @@ def main(words: list[str]) -> int:
         qemu.check()
         folder = _make_folder(request.results)
         _say(f"results: {folder}")
-        asyncio.run(_run(request, folder))
+        asyncio.run(_run(request, folder, present or {}))
         return _report(folder)
     except KeyboardInterrupt:
         kept = f"; what was done is in {folder}" if folder else ""

@@ -78,6 +78,8 @@ def _mount_all(plan: Plan) -> None:
     _mount("proc", "/proc", "proc")
     _mount("sysfs", "/sys", "sysfs")
     _mount("tmpfs", "/dev/shm", "tmpfs")
+    with suppress(OSError):  # what looks into the kernel says so
+        _mount("debugfs", "/sys/kernel/debug", "debugfs")
     with suppress(OSError):  # the cases that need memory cgroups say so
         _mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
         Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+memory")

@@ -88,9 +88,10 @@ class Archive:
             self._entry(path, mode, path.read_bytes(), int(found.st_mtime))
 
     def text(self, path: str, data: bytes) -> None:
-        """Adds a file with the given content."""
+        """Adds a file with the given content; a program can be run."""
         self.folder(Path(path).parent)
-        self._entry(Path(path), stat.S_IFREG | 0o644, data)
+        mode = 0o755 if data.startswith(b"\x7fELF") else 0o644
+        self._entry(Path(path), stat.S_IFREG | mode, data)
 
     def device(self, path: str, number: int) -> None:
         """Adds a character device."""

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How the kernel's selftests are told apart, run and judged."""
+
+from pathlib import Path
+
+import pytest
+
+from mutants import selftests
+from mutants.selftests import Ran, Unit
+
+OUTPUT = """\
+TAP version 13
+1..7
+# some words
+ok 1 a-fork on anon
+not ok 2 a-fork on shmem
+ok 3 # SKIP a-fork on hugetlb (no pages)
+ok 4 twice
+not ok 5 twice
+ok 6 later # SKIP no reason
+ok 7 # XFAIL known
+Testing old-style on anon... done
+"""
+
+
+def test_each_result_of_an_output_has_a_name() -> None:
+    assert selftests.outcomes(OUTPUT) == {
+        "a-fork on anon": "passed",
+        "a-fork on shmem": "failed",
+        "a-fork on hugetlb (no pages)": "skipped",
+        "twice": "passed",
+        "twice #2": "failed",
+        "later": "skipped",
+        "known": "xfailed",
+        "old-style on anon": "passed",
+    }
+
+
+def test_filters_select_each_test_once() -> None:
+    assert selftests.filters(["zero", "fork", "fork-pin", "a-fork", "events"]) == [
+        "zero",
+        "fork",
+        "events",
+    ]
+
+
+def test_a_test_fails_if_it_passes_as_a_rule_and_now_fails_or_has_no_result() -> None:
+    usual = dict.fromkeys(("a", "b", "c"), "passed") | {"d": "failed", "e": "skipped"}
+    now = Ran({"a": "passed", "b": "failed", "d": "failed"}, "exit 1", "")
+    assert now.failed(usual) == ["b", "c"]
+    assert Ran(usual | {"a": "skipped"}, "exit 0", "").failed(usual) == []
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    return tmp_path / "program"
+
+
+def run(program: Path, script: str, until: str = "") -> Ran:
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return selftests.run(Unit(program.name, until=until), 1.0, program.parent)
+
+
+@pytest.mark.parametrize(
+    ("script", "end", "well"),
+    [
+        ("echo ok 1 a", "exit 0", True),
+        ("echo not ok 1 a", "exit 0", False),
+        ("echo 'ok 1 # SKIP a'; exit 4", "exit 4", True),
+        ("echo ok 1 a; exit 1", "exit 1", False),
+        ("echo ok 1 a; kill -SEGV $$", "exit -11", False),
+        ("echo ok 1 a; exec sleep 60", "timeout", False),
+    ],
+)
+def test_how_a_program_ends_is_told(program: Path, script: str, end: str, well: bool) -> None:
+    ran = run(program, script)
+    assert (ran.end, ran.well, [*ran.outcomes]) == (end, well, ["a"])
+
+
+def test_a_program_is_ended_once_it_has_said_enough(program: Path) -> None:
+    ran = run(program, "echo ok 1 open a; echo ok 2 open b; echo ok 3 other; exec sleep 60", "open")
+    assert (ran.end, ran.outcomes) == ("enough", {"open a": "passed", "open b": "passed"})
