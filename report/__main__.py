@@ -10,6 +10,7 @@ Exit status: 0 passed, 1 failed, 4 everything was skipped, 2 there is no run to 
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import signal
 import sys
@@ -98,11 +99,11 @@ def _diff(words: list[str]) -> int:
 
 
 def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":
+    gc.disable()  # a fifth of the time, to find in a model that lives to the end no garbage
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough, as of head
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

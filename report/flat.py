@@ -44,5 +44,6 @@ def as_csv(run: Run) -> str:
 
 
 def as_json(run: Run) -> str:
-    """The table as a JSON list of objects."""
-    return json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows(run)], indent=0)
+    """The table as a JSON list of objects, each on its own line."""
+    lines = (json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in rows(run))
+    return "[\n" + ",\n".join(lines) + "\n]\n"

@@ -25,7 +25,7 @@ def document(run: Run, origin: str = ORIGIN) -> str:
     made = _Document(origin)
     for kernel in run.kernels:
         made.add(kernel)
-    return json.dumps(made.content, indent=1)
+    return json.dumps(made.content)
 
 
 class _Document:

@@ -38,6 +38,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,11 +116,11 @@ class Kernel:
     checks: tuple[Outcome, ...]
     cases: tuple[Outcome, ...]
 
-    @property
+    @cached_property
     def outcomes(self) -> tuple[Outcome, ...]:
         return self.checks + self.cases
 
-    @property
+    @cached_property
     def state(self) -> State:
         """Failed if anything is red, skipped if no case was put to the test, else passed."""
         if any(outcome.state.red for outcome in self.outcomes):
@@ -233,11 +234,9 @@ def _name(value: object) -> str:
 
 def merge(sources: Iterable[Source]) -> Run:
     """The results that the sources tell of."""
-    readers = [_Reader(source) for source in sources]
     declared: dict[str, _Declared] = {}
-    for reader in readers:
-        declared |= reader.declared
-    return Run(tuple(reader.kernel(declared) for reader in readers))
+    readers = [_Reader(source, declared) for source in sources]
+    return Run(tuple(reader.kernel() for reader in readers))
 
 
 class _Declared(NamedTuple):
@@ -249,11 +248,12 @@ class _Declared(NamedTuple):
 
 class _Reader:
     """Takes one kernel's events in. Those of guests that ran side by side stand mixed, and do not
-    tell whose they are: so runs are counted, not followed."""
+    tell whose they are: so runs are counted, not followed. `declared` is what the streams of all
+    kernels tell of cases, and is added to."""
 
-    def __init__(self, source: Source) -> None:
-        self.declared: dict[str, _Declared] = {}
+    def __init__(self, source: Source, declared: dict[str, _Declared]) -> None:
         self._source = source
+        self._declared = declared
         self._facts: dict[str, str] = {}
         self._started: datetime | None = None
         self._planned: set[str] = set()
@@ -274,13 +274,12 @@ class _Reader:
         if not self._cases and not any(check.state.red for check in self._final_checks()):
             self._check("run.not_empty", State.FAILED, "no case has a result", source.console)
 
-    def kernel(self, declared: Mapping[str, _Declared]) -> Kernel:
-        """The kernel's part of the model. The result of a case that crashed may lack its clause
-        and axes, and one that was never reached has none: `declared` is all that any kernel's
-        stream tells of cases."""
+    def kernel(self) -> Kernel:
+        """The kernel's part of the model, once all kernels' streams are read: the result of a case
+        that crashed may lack its clause and axes, and one that was never reached has none."""
         cases = [_final(results) for _, results in sorted(self._cases.items())]
         for number, case in enumerate(cases):
-            if known := declared.get(case.id):
+            if not case.clause and (known := self._declared.get(case.id)):
                 cases[number] = replace(case, clause=known.clause, axes=known.axes)
         checks = tuple(self._final_checks())
         return Kernel(self._source.name, self._facts, self._started, checks, tuple(cases))
@@ -326,20 +325,23 @@ class _Reader:
             state = State(_text(event.get("state")))
         except ValueError:
             raise _Malformed(f"a result of {name} in state {event.get('state')!r}") from None
+        self._declare(event)
+        known = self._declared.get(name, _Declared("", {}))
         result = Outcome(
             name,
             state,
             seconds=_seconds(event.get("seconds")),
             reason=_text(event.get("reason")),
             evidence=_text(event.get("evidence")),
+            clause=known.clause,
+            axes=known.axes,
             reproducer=self._source.reproducers.get(name, ""),
         )
         self._cases.setdefault(name, []).append(result)
-        self._declare(event)
 
     def _declare(self, event: dict[str, Any]) -> None:
-        if event["id"] not in self.declared and (clause := _text(event.get("clause"))):
-            self.declared[event["id"]] = _Declared(clause, _flat(event.get("axes")))
+        if event["id"] not in self._declared and (clause := _text(event.get("clause"))):
+            self._declared[event["id"]] = _Declared(clause, _flat(event.get("axes")))
 
     def _end(self, event: dict[str, Any]) -> None:
         totals = event.get("totals")
