@@ -48,7 +48,7 @@ class Results:
         made = yield
         if is_case(item):
             item.stash.setdefault(_REPORTS, []).append(made)
-            if made.failed:
+            if made.failed or hasattr(made, "wasxfail"):
                 error = call.excinfo.value if call.excinfo else None
                 made.user_properties.append(("state", getattr(error, "state", "failed")))
                 made.sections.append(("for the mail", self._mail(item, made, str(error))))
@@ -181,8 +181,12 @@ def _result(item: pytest.Item) -> dict[str, Any]:
     worst = next((r for r in reports if r.failed), None)
     worst = worst or next((r for r in reports if r.skipped), reports[-1])
     state, reason = str(dict(worst.user_properties).get("state", worst.outcome)), ""
-    if worst.skipped:
-        state, reason = "xfailed" if hasattr(worst, "wasxfail") else state, _skip_reason(worst)
+    evidence = [text for _, text in worst.sections]
+    if hasattr(worst, "wasxfail"):
+        state, reason = "xfailed", str(worst.wasxfail)
+        evidence.insert(0, str(worst.longrepr))
+    elif worst.skipped:
+        reason = _skip_reason(worst)
     elif worst.failed:
         crash = getattr(worst.longrepr, "reprcrash", None)
         reason = str(crash.message if crash else worst.longrepr)
@@ -190,7 +194,7 @@ def _result(item: pytest.Item) -> dict[str, Any]:
         "state": state,
         "seconds": round(sum(r.duration for r in reports), 6),
         "reason": reason,
-        "evidence": "\n".join(text for _, text in worst.sections),
+        "evidence": "\n".join(evidence),
         "reproducer": dict(worst.user_properties).get("reproducer", ""),
     }
 

@@ -8,7 +8,9 @@ which each text stands once.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ def document(run: Run, changes: list[Change] | None = None, plot: str = "") -> s
     )
     return environment.get_template("page.html").render(
         kernels=run.kernels,
+        short=_short([kernel.name for kernel in run.kernels]),
         answers=[
             matrix.answer(promise, table, run.kernels) for promise in matrix.promises(clauses)
         ],
@@ -54,6 +57,7 @@ def document(run: Run, changes: list[Change] | None = None, plot: str = "") -> s
         data=_data(run),
         checks=[[check for check in kernel.checks if check.state.red] for kernel in run.kernels],
         counts=[_counts(kernel) for kernel in run.kernels],
+        failures=[[case for case in kernel.cases if case.state.red] for kernel in run.kernels],
         css=(_PAGE / "page.css").read_text(),
         script=(_PAGE / "page.js").read_text(),
         one_line=one_line,
@@ -65,19 +69,41 @@ def _age(kernel: Kernel) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", kernel.facts.get("release", kernel.name))]
 
 
-def _chapters(
-    table: list[matrix.Row], titles: Mapping[str, str]
-) -> list[tuple[str, str, list[matrix.Row]]]:
-    """Prefix, title and rows of each chapter."""
+def _short(names: list[str]) -> list[str]:
+    """The names for where there is little room: 6.12, if all are debian-…"""
+    parts = [name.rpartition("-") for name in names]
+    alike = len(parts) > 1 and len({family for family, _, _ in parts}) == 1
+    return [release for _, _, release in parts] if alike else names
+
+
+@dataclass(frozen=True)
+class _Chapter:
+    """A chapter of the specification, and how many of its clauses stand how on each kernel."""
+
+    prefix: str
+    title: str
+    rows: list[matrix.Row]
+
+    @property
+    def counts(self) -> list[dict[matrix.Standing, int]]:
+        return [
+            {s: n for s in matrix.Standing if (n := sum(cell.standing is s for cell in cells))}
+            for cells in zip(*(row.cells for row in self.rows), strict=True)
+        ]
+
+
+def _chapters(table: list[matrix.Row], titles: Mapping[str, str]) -> list[_Chapter]:
     chapters: dict[str, list[matrix.Row]] = {}
     for row in table:
         chapters.setdefault(row.clause.id.partition("-")[0], []).append(row)
-    return [(prefix, titles.get(prefix, ""), rows) for prefix, rows in chapters.items()]
+    return [_Chapter(prefix, titles.get(prefix, ""), rows) for prefix, rows in chapters.items()]
 
 
 def _counts(kernel: Kernel) -> dict[State, int]:
-    states = [case.state for case in kernel.cases]
-    return {state: states.count(state) for state in State if state in states}
+    """How many cases ended how: what was put to the test comes first."""
+    counts = Counter(case.state for case in kernel.cases)
+    order = sorted(counts, key=lambda state: (state is State.SKIPPED, list(State).index(state)))
+    return {state: counts[state] for state in order}
 
 
 # -- what a cell opens to

@@ -7,6 +7,7 @@ stands on several clauses.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -74,6 +75,8 @@ class Answer:
     promise: Promise
     standings: tuple[Standing, ...]
     since: str  # a kernel's name; "": not even the last
+    issues: bool  # whether one of these has a known issue
+    linux: str  # the first release that is to keep it, by the specification
 
 
 def rows(run: Run, clauses: Mapping[str, Clause]) -> list[Row]:
@@ -129,9 +132,16 @@ def answer(promise: Promise, table: Iterable[Row], kernels: tuple[Kernel, ...]) 
         max((row.cells[number].standing for row in needed), key=_RANK.__getitem__)
         for number in range(len(kernels))
     )
-    since = ""
+    since, issues = "", False
     for kernel, standing in zip(reversed(kernels), reversed(standings), strict=True):
         if standing not in (Standing.KEPT, Standing.KNOWN):
             break
-        since = kernel.name
-    return Answer(promise, standings, since)
+        since, issues = kernel.name, issues or standing is Standing.KNOWN
+    return Answer(promise, standings, since, issues, _linux(row.clause for row in needed))
+
+
+def _linux(clauses: Iterable[Clause]) -> str:
+    """The release from which on all clauses hold: "6.7 (6.6.30)" is of 6.7."""
+    releases = (re.match(r"\d+\.\d+", clause.since) for clause in clauses)
+    numbers = [[int(part) for part in found[0].split(".")] for found in releases if found]
+    return ".".join(map(str, max(numbers, default=[])))

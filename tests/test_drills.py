@@ -81,6 +81,7 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Drill:
         ("after_the_death_of_the_root", "passed", ""),
         ("livelock", "timeout", "toucher 0: state R"),
         ("wrong_expectation", "failed", "assert"),
+        ("known_issue", "xfailed", "protection leaves a trace (the mail that tells of it)"),
         ("bad_luck", "failed", "assert"),
         ("worker_aborts", "crashed", "crashed while running"),
         ("after_the_abort", "passed", ""),
@@ -105,8 +106,9 @@ def test_junit_has_the_canonical_ids(drill: Drill) -> None:
     assert names == set(drill.results)
 
 
-def test_a_failure_can_be_mailed(drill: Drill) -> None:
-    evidence = drill.result("wrong_expectation")["evidence"]
+@pytest.mark.parametrize("name", ["wrong_expectation", "known_issue"])
+def test_a_failure_can_be_mailed(drill: Drill, name: str) -> None:
+    evidence = drill.result(name)["evidence"]
     for part in (
         "clause:  NONE-1 Without WPU",
         "axes:    kind anon, state populated",
@@ -118,8 +120,9 @@ def test_a_failure_can_be_mailed(drill: Drill) -> None:
         assert part in evidence
 
 
-def test_a_failure_comes_with_a_reproducer(drill: Drill) -> None:
-    result = drill.result("wrong_expectation")
+@pytest.mark.parametrize("name", ["wrong_expectation", "known_issue"])
+def test_a_failure_comes_with_a_reproducer(drill: Drill, name: str) -> None:
+    result = drill.result(name)
     assert f"in C:    cc -o reproducer {result['reproducer']} -pthread" in result["evidence"]
     assert "assert 0x83" in Path(result["reproducer"]).read_text()
     assert drill.result("worker_aborts").get("reproducer", "") == ""

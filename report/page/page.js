@@ -115,38 +115,49 @@ function fold(cases, kernel) {
   return wide;
 }
 
+function disclosed(summary, className, ...inside) {
+  const details = element("details");
+  const line = element("summary", undefined, className);
+  line.append(...summary);
+  details.append(line, ...inside);
+  return details;
+}
+
+// what went wrong, each with its evidence; what was skipped, by reason; what passed
 function listed(cases, kernel) {
   const made = element("div");
-  const open = cases.filter(([, , letters]) => !" p".includes(letters[kernel]));
-  open.sort((a, b) => RANK.indexOf(b[2][kernel]) - RANK.indexOf(a[2][kernel]));
-  for (const [id, , letters, told] of open) {
-    const [symbol, className, word] = STATES[letters[kernel]];
-    const [reason, evidence, reproducer] = told[kernel].map((number) => data.texts[number]);
-    const details = element("details");
-    const summary = element("summary", undefined, className);
-    summary.append(element("b", symbol), ` ${word}: ${id}`);
-    details.append(summary);
+  const told = (one) => one[3][kernel].map((number) => data.texts[number]);
+  const wrong = cases.filter(([, , letters]) => !"ps".includes(letters[kernel]));
+  wrong.sort((a, b) => RANK.indexOf(b[2][kernel]) - RANK.indexOf(a[2][kernel]));
+  for (const one of wrong) {
+    const [symbol, className, word] = STATES[one[2][kernel]];
+    const [reason, evidence, reproducer] = told(one);
+    const inside = [element("p", reason, "reason")];
     if (reproducer) {
       const link = element("a", "the same as one C file");
       link.href = reproducer.split("/").map(encodeURIComponent).join("/");
-      details.append(link);
+      inside.push(link);
     }
-    details.append(element("pre", [reason, evidence].filter(Boolean).join("\n\n")));
-    made.append(details);
+    if (evidence) inside.push(element("pre", evidence));
+    made.append(disclosed([element("b", symbol), ` ${word}: ${one[0]}`], className, ...inside));
+  }
+  if (wrong.length) made.firstElementChild.open = true;
+  const skipped = new Map();
+  for (const one of cases.filter(([, , letters]) => letters[kernel] === "s")) {
+    const [reason] = told(one);
+    skipped.set(reason, [...(skipped.get(reason) || []), one[0]]);
+  }
+  for (const [reason, ids] of skipped) {
+    made.append(disclosed([element("b", "–"), ` ${ids.length} skipped: ${reason}`], "not-offered", element("pre", ids.join("\n"))));
   }
   const passed = cases.filter(([, , letters]) => letters[kernel] === "p").map(([id]) => id);
   if (passed.length) {
-    const details = element("details");
-    details.append(element("summary", `${passed.length} passed`), element("pre", passed.join("\n")));
-    made.append(details);
+    made.append(disclosed([element("b", "✓"), ` ${passed.length} passed`], "kept", element("pre", passed.join("\n"))));
   }
   return made;
 }
 
-matrix.addEventListener("click", (event) => {
-  const button = event.target.closest("td button");
-  if (!button) return;
-  go(button);
+function show(button) {
   const clause = button.closest("tr");
   const kernel = Number(button.dataset.kernel);
   const cases = (data.cases[clause.id] || []).filter(([, , letters]) => letters[kernel] !== " ");
@@ -156,7 +167,32 @@ matrix.addEventListener("click", (event) => {
   body.replaceChildren();
   if (!cases.length) body.append(element("p", "No case of this clause has a result on this kernel."));
   const folded = fold(cases, kernel);
-  if (folded) body.append(element("h3", "Where it was tried"), folded);
   if (cases.length) body.append(element("h3", "Cases"), listed(cases, kernel));
+  if (folded) body.append(element("h3", "Where it was tried"), folded);
   dialog.showModal();
+  dialog.scrollTop = 0;
+}
+
+// -- an open cell has an address: #CLAUSE/KERNEL
+
+matrix.addEventListener("click", (event) => {
+  const button = event.target.closest("td button");
+  if (!button) return;
+  go(button);
+  show(button);
+  history.replaceState(null, "", `#${button.closest("tr").id}/${encodeURIComponent(data.kernels[button.dataset.kernel])}`);
 });
+dialog.addEventListener("close", () => history.replaceState(null, "", location.hash.split("/")[0]));
+
+function follow() {
+  const [clause, name] = decodeURIComponent(location.hash.slice(1)).split("/");
+  const row = name && document.getElementById(clause);
+  const button = row && row.querySelector(`button[data-kernel="${data.kernels.indexOf(name)}"]`);
+  if (!button) return;
+  row.hidden = row.closest("tbody").hidden = false;
+  row.scrollIntoView({ block: "center" });
+  go(button);
+  show(button);
+}
+addEventListener("hashchange", follow);
+follow();

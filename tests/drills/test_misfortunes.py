@@ -7,6 +7,8 @@ They stand in the order in which one worker runs them: each is followed by one t
 import os
 import signal
 
+import pytest
+
 from helpers.axes import ANON, none_pte, populated, wpu
 from helpers.cases import case
 from helpers.machine import UFFD
@@ -57,6 +59,13 @@ def test_livelock(mem):
 
 @case("NONE-1", kinds=ANON, states=(populated,), thp=(False,))
 def test_wrong_expectation(mem):
+    mem.protect()
+    assert mem.word() == 0
+
+
+@pytest.mark.xfail(reason="protection leaves a trace (the mail that tells of it)", strict=True)
+@case("NONE-1", kinds=ANON, states=(populated,), thp=(False,))
+def test_known_issue(mem):
     mem.protect()
     assert mem.word() == 0
 
