@@ -226,14 +226,19 @@ def swapped_bytes(region: Region) -> int:
     return region.smaps()["Swap"]
 
 
+def hold_swap(region: Region) -> None:
+    """Sees to it that nobody swaps our device off until the subject ends. Raises OSError."""
+    if device := swap.ours():
+        region.subject.lock(device)
+
+
 def swap_out(region: Region, pages: range | None = None) -> None:
     """Swaps out pages, or all of `region.unit`, of a region that has none in swap yet.
 
     Until the subject ends nobody swaps our device off. Raises Unproven.
     """
     chosen = region.unit if pages is None else pages
-    if device := swap.ours():
-        region.subject.lock(device)
+    hold_swap(region)
     held, wanted = 0, len(chosen) * region.page_bytes
     for _ in range(_PAGEOUT_TRIES):
         region.advise(Advice.PAGEOUT, chosen)

@@ -36,8 +36,9 @@ SYSCALLS = (
     "futex", "getcwd", "io_setup", "ioctl", "kill", "madvise", "mbind", "memfd_create",
     "migrate_pages", "mincore", "mlock", "mlock2", "mmap", "move_pages", "mprotect", "mremap",
     "munlock", "munmap", "openat", "pipe2", "pread64", "process_vm_readv", "process_vm_writev",
-    "ptrace", "pwrite64", "read", "sched_setaffinity", "setresuid", "shmat", "shmctl", "shmget",
-    "swapoff", "tee", "tgkill", "userfaultfd", "vmsplice", "wait4", "write",
+    "ptrace", "pwrite64", "read", "rt_sigaction", "sched_setaffinity", "set_tid_address",
+    "setresuid", "shmat", "shmctl", "shmget", "sigaltstack", "swapoff", "tee", "tgkill",
+    "userfaultfd", "vmsplice", "wait4", "write",
 )  # fmt: skip
 
 _CDEF_FUNCTIONS = """

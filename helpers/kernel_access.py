@@ -15,11 +15,12 @@ from errno import EFAULT, EIO
 from functools import cache
 from mmap import PAGESIZE, mmap
 from pathlib import Path
+from signal import SIGUSR1
 
 from helpers import procfs
 from helpers.arrange import content
 from helpers.io_uring import Opcode, Ring
-from helpers.machine import DISK, ROOT, Need
+from helpers.machine import DISK, PAGEMAP_SCAN, ROOT, Need
 from helpers.region import Region, Touch
 from helpers.subject import Pending, Subject, Thread
 from helpers.uapi import (
@@ -33,12 +34,16 @@ from helpers.uapi import (
     PTRACE_PEEKDATA,
     PTRACE_POKEDATA,
     PTRACE_SEIZE,
+    SA_ONSTACK,
     SPLICE_F_GIFT,
     WALL,
+    Category,
+    Ioctl,
 )
 
 VALUE = 7  # what is written, where the call lets us choose
 _WORD = 8
+_SCAN_BYTES = Ioctl.PAGEMAP_SCAN >> 16 & 0x3FFF
 _DATA_OFFSET = 512  # of the other end of a transfer in the acting thread's slot
 
 
@@ -98,6 +103,16 @@ def _words(thread: Thread, *words: int, offset: int = 0) -> int:
 
 def _word(thread: Thread) -> int:
     return int.from_bytes(thread.scratch(_WORD, _DATA_OFFSET), "little")
+
+
+def stack_for_signals(thread: Thread, start: int, size: int) -> None:
+    """Has the handler of SIGUSR1 run on an alternate stack there, in this thread."""
+    action = thread.scratch_address
+    thread.syscall("rt_sigaction", SIGUSR1, 0, action, _WORD)
+    handler, flags, *rest = memoryview(thread.scratch(4 * _WORD)).cast("Q")
+    _words(thread, handler, flags | SA_ONSTACK, *rest)
+    thread.syscall("rt_sigaction", SIGUSR1, action, 0, _WORD)
+    thread.syscall("sigaltstack", _words(thread, start, 0, size), 0)
 
 
 def file_with(actor: Subject, *words: int) -> int:
@@ -242,6 +257,15 @@ def _getcwd(_: Subject, place: int) -> tuple[str, tuple[int, ...]]:
     return "getcwd", (place, PAGESIZE)
 
 
+def _scan(actor: Subject, place: int) -> tuple[str, tuple[int, ...]]:
+    """PAGEMAP_SCAN, whose vector's first word is where the acting thread's slot begins."""
+    thread = actor.toucher()
+    start, any_page = thread.scratch_address, Category.PRESENT
+    masks = (0, 0, 0, any_page)  # category_inverted, category_mask, category_anyof_mask, returned
+    words = (_SCAN_BYTES, 0, start, start + PAGESIZE, 0, place, 1, 0, *masks)
+    return "ioctl", (actor.pagemap, Ioctl.PAGEMAP_SCAN, _words(thread, *words))
+
+
 # -- calls that read it
 
 
@@ -356,6 +380,7 @@ WRITES = (
     Call("vmsplice_from_pipe", _vmsplice_out),
     Call("fstat", _structure(_fstat)),
     Call("getcwd", _structure(_getcwd)),
+    Call("pagemap_scan", _structure(_scan), needs=(PAGEMAP_SCAN,)),
 )
 PROCESS_VM_READV = Call("process_vm_readv", _process_vm("process_vm_readv"))  # pins the page
 READS = (

@@ -14,7 +14,7 @@ from mmap import PAGESIZE
 from pathlib import Path
 from random import Random
 
-from helpers import batch, machine, pagemap
+from helpers import arrange, batch, machine, pagemap
 from helpers.batch import Batch, Operation
 from helpers.machine import Need
 from helpers.pagemap import Page
@@ -194,6 +194,12 @@ def _collapse(race: Race, _: Thread) -> list[Operation]:
     return [_advise(mem, mem.pmd, Advice.COLLAPSE), *splits]
 
 
+def _page_out(race: Race, _: Thread) -> list[Operation]:
+    """The written pages go to swap, from where writers fetch them."""
+    arrange.hold_swap(race.mem)
+    return [_advise(race.mem, race.pages, Advice.PAGEOUT)]
+
+
 def _migrate(race: Race, thread: Thread) -> list[Operation]:
     """The written pages go from node to node: move_pages(2)."""
     count, mem = len(race.pages), race.mem
@@ -221,6 +227,7 @@ REMOVE_NEIGHBOURS = Partner("removing_neighbours", _remove_neighbours)
 REMOVE = Partner("removing", _remove)
 MPROTECT = Partner("mprotect", _mprotect)
 COLLAPSE = Partner("collapsing", _collapse, (machine.advice(Advice.COLLAPSE),))
+PAGE_OUT = Partner("swapping_out", _page_out, (machine.SWAP,))
 MIGRATE = Partner("migrating", _migrate, (TWO_NODES,))
 
 

@@ -182,9 +182,11 @@ class ScanFlag(IntFlag):
 
 # since 5.1 the numbers are those of all machines
 NEW_SYSCALLS = {
+    "pidfd_open": 434,
     "io_uring_setup": 425,
     "io_uring_enter": 426,
     "io_uring_register": 427,
+    "process_madvise": 440,  # 5.10
     "memfd_secret": 447,  # 5.14
 }
 
@@ -200,4 +202,5 @@ PTRACE_PEEKDATA, PTRACE_POKEDATA, PTRACE_SEIZE, PTRACE_INTERRUPT = 2, 5, 0x4206,
 SPLICE_F_GIFT = 8
 MPOL_MF_MOVE = 2
 WALL = 0x40000000  # __WALL of wait4(2): threads, too
+SA_ONSTACK = 0x08000000
 BUS_MCEERR_AR = 4  # si_code of a SIGBUS on a poisoned page

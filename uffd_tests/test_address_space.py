@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter SPACE: calls that change the address space around protected pages."""
 
-from errno import EAGAIN, ENOENT, ESRCH
+from errno import EAGAIN, EFAULT, ENOENT, ESRCH
 from mmap import PAGESIZE
 from signal import SIGSEGV
 
@@ -22,6 +22,7 @@ from helpers.axes import (
     memfd_shared,
     none_pmd,
     none_pte,
+    once,
     pmd_mapped,
     populated,
     pte_mapped,
@@ -47,6 +48,9 @@ SMALL = (none_pte, zero_page, populated, file_mapped)
 FEW = (none_pte, populated, pmd_mapped)
 EXITED, USAGE = 3, 2  # exit statuses: the one asked for, and the subject's without arguments
 MORE = 2  # pages by which a range grows
+GIB_PAGES = (1 << 30) // PAGESIZE
+# both ends of 1 GiB, and both sides of a page table's boundary in it
+EDGES = tuple(range(page, page + 2) for page in (0, 510, 512, GIB_PAGES - 2))
 PROTS = pytest.mark.parametrize("prot", [Prot.READ, Prot.NONE], ids=["read", "none"])
 
 
@@ -201,6 +205,43 @@ def test_part_that_moves_with_the_event_keeps_its_protection(mem):
     assert message == Message(Event.REMAP, range=(mem.address(), moved.start, mem.page_bytes))
     assert mem.protected() == protected - {mem.page}
     assert moved.store().message == moved.wp_fault()
+
+
+@case("SPACE-21", kinds=DISTINCT, states=FEW, features=SYNC, where=least)
+def test_moving_several_mappings_is_refused(mem):
+    mem.protect(mem.unit)
+    protected = mem.protected()
+    mem.advise(Advice.SEQUENTIAL)
+    assert mappings(mem) == 3
+    with refuses(EFAULT):
+        mem.move()
+    assert mem.protected() == protected
+    assert mem.store().message == mem.wp_fault()
+
+
+@pytest.mark.parametrize("count", [GIB_PAGES], ids=["1GiB"])
+@case("SPACE-6", kinds=(anon, memfd_shared), states=(none_pmd,), features=(wpu,), thp=(False,))
+def test_moving_a_whole_pmd_table_clears_the_protection(mem):
+    protected = protect_edges(mem)
+    moved, _ = mem.move()
+    assert protected
+    assert not any(moved.protected(pages) for pages in EDGES)
+
+
+@pytest.mark.parametrize("count", [GIB_PAGES], ids=["1GiB"])
+@case(
+    "SPACE-6",
+    kinds=(anon, memfd_shared),
+    states=(none_pmd,),
+    features=(wpu,),
+    thp=(False,),
+    also=Feature.EVENT_REMAP,
+)
+def test_moving_a_whole_pmd_table_with_the_event_keeps_the_protection(mem):
+    protected = protect_edges(mem)
+    moved, _ = mem.move()
+    assert [moved.protected(pages) for pages in EDGES] == protected
+    assert moved.store(0).message == moved.wp_fault(0)
 
 
 @case("SPACE-8", kinds=ANON, states=FEW, features=(wpu,))
@@ -464,6 +505,17 @@ def test_process_with_waiting_writers_ends(mem, way):
         lent.writeprotect(*owner.span(owner.page))
 
 
+@case(
+    "SPACE-20", kinds=(anon, memfd_shared), states=(none_pte, populated), features=SYNC, where=once
+)
+def test_word_to_be_cleared_at_exit_is_not_waited_for(mem):
+    owner, lent = owned_by_a_child(mem)
+    owner.protect()
+    owner.call("set_tid_address", owner.address())
+    assert end(owner.subject, "exit")
+    assert lent.read() is None
+
+
 @pytest.mark.parametrize("way", ["exit", "exec"])
 @case("SPACE-20", kinds=ANON, states=(populated,), thp=(False,))
 def test_message_of_a_writer_that_is_gone_is_gone_too(mem, way):
@@ -473,6 +525,13 @@ def test_message_of_a_writer_that_is_gone_is_gone_too(mem, way):
     assert write.wait(lent.pollable) is None
     assert end(owner.subject, way)
     assert lent.read() is None
+
+
+def protect_edges(mem):
+    """Protects one page of each of EDGES; what is protected of each."""
+    for pages in EDGES:
+        mem.protect(pages[0])
+    return [mem.protected(pages) for pages in EDGES]
 
 
 def out_of_line(mem):

@@ -371,6 +371,16 @@ def test_event_comes_before_the_page_goes(mem):
     assert removal.result().error == 0
 
 
+@case("ADV-17", kinds=ANON, states=(populated, pte_mapped), features=SYNC)
+def test_reclaim_of_a_freed_page_drops_its_protection(mem):
+    mem.protect(mem.unit)
+    mem.advise(Advice.FREE)
+    mem.advise(Advice.PAGEOUT)
+    assert mem.look() == Page.NONE
+    assert mem.protected() == set(mem.unit) - {mem.page}
+    assert mem.store().silent
+
+
 @pytest.mark.parametrize("way", ["punch_hole", "truncate"])
 @case("ADV-16", kinds=(memfd_shared,), states=(populated,), also=Feature.EVENT_REMOVE)
 def test_removal_through_the_file_sends_no_event(mem, way):

@@ -21,6 +21,7 @@ from helpers.axes import (
     anon,
     cached,
     huge_zero_page,
+    hugetlb_shared,
     memfd_shared,
     none_pmd,
     none_pte,
@@ -48,9 +49,10 @@ NOTHING = CopyMode(0)
 MISSING_AND_WP = RegisterMode.MISSING | RegisterMode.WP
 MINOR_AND_WP = RegisterMode.MINOR | RegisterMode.WP
 ALL_MODES = MISSING_AND_WP | RegisterMode.MINOR
-MINOR = Feature.MINOR_SHMEM
+MINOR = Feature.MINOR_SHMEM | Feature.MINOR_HUGETLBFS
 MOVE = feature(Feature.MOVE)
-PRESENT = (*ZERO, *POPULATED, cached)
+PRESENT_MAPPED = (*ZERO, *POPULATED)
+PRESENT = (*PRESENT_MAPPED, cached)
 MOVABLE = (*ZERO, populated, *THP_STATES)
 FILLS = pytest.mark.parametrize(
     "fill",
@@ -174,7 +176,12 @@ def test_unprotecting_alone_raises_missing_again(mem):
 
 @MODES
 @case(
-    "FILL-10", kinds=SHARED_SHMEM, states=(cached,), features=(wpu,), also=MINOR, mode=MINOR_AND_WP
+    "FILL-10",
+    kinds=(*SHARED_SHMEM, hugetlb_shared),
+    states=(cached,),
+    features=(wpu,),
+    also=MINOR,
+    mode=MINOR_AND_WP,
 )
 def test_continue_keeps_the_protection_as_its_mode_says(mem, mode):
     mem.protect()
@@ -200,6 +207,15 @@ def test_each_page_raises_the_fault_of_its_state(mem):
     assert mem.store(by=1).message == mem.fault(FaultFlag.WRITE | FaultFlag.MINOR)
     assert mem.load(by=2).message == mem.fault(FaultFlag.MINOR)
     assert mem.load(1, by=3).message == mem.fault(FaultFlag(0), 1)
+
+
+@case("FILL-18", kinds=DISTINCT, states=PRESENT_MAPPED, features=SYNC, mode=MISSING_AND_WP)
+def test_page_that_is_there_raises_wp_alone(mem):
+    mem.protect(mem.unit)
+    write = mem.store()
+    assert write.message == mem.wp_fault()
+    mem.unprotect()
+    assert write.completes()
 
 
 @case("FILL-11", kinds=DISTINCT_SMALL, states=NONE, features=(wpu,), also=Feature.POISON)

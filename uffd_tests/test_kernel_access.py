@@ -2,6 +2,7 @@
 """SPEC.md chapter KERN: how the kernel's own access meets protected pages."""
 
 from collections.abc import Iterable
+from signal import SIGUSR1
 
 import pytest
 
@@ -30,6 +31,7 @@ from helpers.kernel_access import (
     Act,
     Call,
     file_with,
+    stack_for_signals,
 )
 from helpers.machine import KERNEL_FAULTS, USER_MODE
 from helpers.region import Touch
@@ -250,6 +252,27 @@ def test_registering_a_buffer_raises_a_message(mem, ring):
     mem.unprotect()
     assert pin.completes()
     assert mem.load().value == content(mem)
+
+
+@case(
+    "KERN-11",
+    kinds=(anon, memfd_shared),
+    states=SOME,
+    features=(plain, wpu),
+    thp=(False,),
+    where=lean,
+    needs=(KERNEL_FAULTS,),
+)
+def test_signal_frame_on_a_protected_stack_raises_messages(mem):
+    thread, before = mem.subject.toucher(), mem.subject.interruptions
+    stack_for_signals(thread, mem.start, mem.size)
+    mem.protect(mem.pages)
+    signalled = mem.call("tgkill", mem.subject.pid, thread.tid, SIGUSR1)
+    assert signalled.message in map(mem.wp_fault, mem.pages)
+    assert mem.subject.interruptions == before
+    mem.unprotect(mem.pages)
+    assert signalled.completes()
+    assert mem.subject.interruptions == before + 1
 
 
 @case("KERN-10", kinds=KINDS, states=(populated,), features=(wpu, asynchronous), thp=(False,))

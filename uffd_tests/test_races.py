@@ -9,7 +9,7 @@ from helpers import batch, races
 from helpers.axes import anon, hugetlb_shared, memfd_shared, none_pmd, pmd_mapped, populated, wpu
 from helpers.batch import Batch
 from helpers.cases import case
-from helpers.races import COLLAPSE, MIGRATE, MPROTECT, REMOVE, REMOVE_NEIGHBOURS, Race
+from helpers.races import COLLAPSE, MIGRATE, MPROTECT, PAGE_OUT, REMOVE, REMOVE_NEIGHBOURS, Race
 from helpers.uapi import Feature, ProtectMode
 
 KINDS = (anon, memfd_shared, hugetlb_shared)
@@ -51,7 +51,7 @@ def test_nothing_is_written_until_it_is_unprotected(mem, race):
     assert race.lost() == 0
 
 
-@beside(REMOVE_NEIGHBOURS, MPROTECT, MIGRATE)
+@beside(REMOVE_NEIGHBOURS, MPROTECT, PAGE_OUT, MIGRATE)
 @case("RACE-3", kinds=(anon, memfd_shared), states=STATES, features=(wpu,), also=Feature.THREAD_ID)
 def test_nothing_is_written_whatever_goes_on(race, partner, require):
     check_beside(race, partner, require)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter FAIL: write-protect when memory for page tables runs out."""
 
-from errno import ENOMEM
+from errno import EAGAIN, ENOMEM
 from mmap import PAGESIZE
 
 import pytest
@@ -12,10 +12,12 @@ from helpers.cases import case, refuses
 from helpers.machine import ROOT
 from helpers.memcg import MEMCG
 from helpers.pagemap import Page, decode, words
-from helpers.uapi import MREMAP_FIXED, MREMAP_MAYMOVE, Feature
+from helpers.subject import SLOT_BYTES
+from helpers.uapi import MLOCK_ONFAULT, MREMAP_FIXED, MREMAP_MAYMOVE, Feature, Ioctl
 
 WIDE = 256 << 20  # bytes: the page tables of its markers exceed what is charged in advance
 WIDE_PAGES = WIDE // PAGESIZE
+COPIED = 500  # pages, more than the memory that is left
 AXES = {"states": (none_pmd,), "thp": (False,), "features": (wpu,), "needs": (ROOT, MEMCG)}
 
 
@@ -92,6 +94,22 @@ def test_fork_without_memory_keeps_the_protection(bare, wide, group):
     assert bare.uffd.read() is None
     assert all(protected(bare, wide))
     bare.uffd.writeprotect(wide, WIDE, 0)
+
+
+@case("FAIL-6", kinds=(anon, memfd_shared), **AXES)
+def test_copy_without_memory_stops_where_it_is(bare, wide, group):
+    bare.subject.syscall("mlock2", wide, WIDE, MLOCK_ONFAULT)  # so that nothing goes to swap
+    bare.uffd.writeprotect(wide, WIDE)
+    main = bare.subject.main
+    source, size = main.scratch_address + SLOT_BYTES // 2, COPIED * PAGESIZE
+    main.scratch(size, SLOT_BYTES // 2)[:] = bytes(size)  # which is not the group's memory
+    with group.exhausted():
+        answer, struct = bare.uffd.try_ioctl(
+            Ioctl.UFFDIO_COPY, "uffdio_copy", dst=wide, src=source, len=size
+        )
+    done = struct.done // PAGESIZE
+    assert (answer.error, 0 < done < COPIED) == (EAGAIN, True)
+    assert protected(bare, wide) == [False] * done + [True] * (WIDE_PAGES - done)
 
 
 def move_off_the_boundary(mem, start):

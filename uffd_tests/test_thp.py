@@ -12,6 +12,7 @@ from helpers.axes import (
     SHARED_SHMEM,
     SYNC,
     asynchronous,
+    memfd_shared,
     none_pmd,
     none_pte,
     pmd_mapped,
@@ -180,6 +181,19 @@ def test_collapse_of_a_protected_thp_leaves_it_as_it_is(mem):
     mem.advise(Advice.COLLAPSE, mem.pmd)
     assert mem.protected() == set(mem.pmd)
     assert huge_bytes(mem) == mem.machine.pmd_bytes
+
+
+@case("THP-14", kinds=(memfd_shared,), states=(pmd_mapped,), needs=(COLLAPSE,))
+def test_collapse_by_another_process_keeps_the_protection(mem):
+    child = mem.fork()
+    mem.protect(mem.pmd)
+    child.advise(Advice.REMOVE)  # which splits the THP in the page cache
+    child.store()
+    child.advise(Advice.COLLAPSE, child.pmd)
+    assert huge_bytes(child) == mem.machine.pmd_bytes
+    assert mem.protected() == set(mem.pmd)
+    assert mem.load().value == 7
+    assert mem.store().message == mem.wp_fault()
 
 
 @pytest.mark.parametrize("page", [0, -1], ids=["first", "last"])
