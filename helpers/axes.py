@@ -146,7 +146,8 @@ SHMEM = (*SHARED_SHMEM, memfd_private)
 HUGETLB = (hugetlb_shared, hugetlb_private)
 FILE_BACKED = (*SHMEM, *HUGETLB)
 KINDS = (*ANON, *FILE_BACKED)
-# one for each way through the kernel: tmpfs and shared_anon go memfd_shared's
+ALIKE = (tmpfs, shared_anon)  # they go memfd_shared's way through the kernel
+# one for each way
 DISTINCT_SMALL = (anon, memfd_shared, memfd_private)
 DISTINCT = (*DISTINCT_SMALL, *HUGETLB)
 DISK_SHARED, DISK_PRIVATE = (ext4_shared, xfs_shared), (ext4_private, xfs_private)
@@ -291,9 +292,10 @@ def setups(
     access: Access | None = None,
     advices: tuple[Advice | None, ...] = (None,),
 ) -> list[Setup]:
-    """Every combination that makes sense."""
+    """Every combination that makes sense; for kinds that go another's way, with the first of the
+    features alone."""
     return [
         Setup(kind, state, huge, chosen, also, mode, access, advice)
         for kind, state, huge, chosen, advice in product(kinds, states, thp, features, advices)
-        if state.fits(kind, huge)
+        if state.fits(kind, huge) and (kind not in ALIKE or chosen is features[0])
     ]

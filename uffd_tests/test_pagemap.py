@@ -6,14 +6,14 @@ from mmap import PAGESIZE
 import pytest
 
 from helpers import pagemap
-from helpers.axes import FEATURES, KINDS, STATES, SYNC, asynchronous, protectable
+from helpers.axes import DISTINCT, KINDS, STATES, SYNC, asynchronous, least, protectable
 from helpers.cases import case
 from helpers.pagemap import Page
 
-PATTERNS = {(-1,): "left", (1,): "right", (-1, 1): "both_sides", (0, 1): "pair"}
+PATTERNS = {(-1, 1): "both_sides", (0, 1): "pair"}
 
 
-@case("MAP-1", kinds=KINDS, states=STATES, features=FEATURES)
+@case("MAP-1", kinds=KINDS, states=STATES)
 def test_unregistered_range_shows_no_protection(bare):
     assert bare.protected() == set()
 
@@ -36,7 +36,7 @@ def test_async_write_takes_the_bit_away(mem):
     assert mem.protected() == set(mem.near) - {mem.page}
 
 
-@case("MAP-4", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+@case("MAP-4", kinds=DISTINCT, states=STATES, features=SYNC, where=least)
 def test_another_process_sees_the_same(mem):
     mem.protect()
     own = pagemap.words(mem.subject, mem.start, mem.size // PAGESIZE)

@@ -11,7 +11,7 @@ from helpers.axes import anon, memfd_shared, none_pmd, wpu
 from helpers.cases import case, refuses
 from helpers.machine import ROOT
 from helpers.memcg import MEMCG
-from helpers.pagemap import Page, decode, words
+from helpers.pagemap import Page, words
 from helpers.subject import SLOT_BYTES
 from helpers.uapi import MLOCK_ONFAULT, MREMAP_FIXED, MREMAP_MAYMOVE, Feature, Ioctl
 
@@ -38,7 +38,7 @@ def wide(bare, group):
 
 def protected(mem, start):
     """Which pages from `start` on carry the uffd-wp bit."""
-    return [Page.WP in decode(word) for word in words(mem.subject, start, WIDE_PAGES)]
+    return [bool(word & Page.WP) for word in words(mem.subject, start, WIDE_PAGES)]
 
 
 @case("FAIL-1", kinds=(anon, memfd_shared), **AXES)
