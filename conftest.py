@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 from collections.abc import Callable, Generator, Iterator
+from fcntl import LOCK_EX
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +21,7 @@ try:
 except build.BuildError as failure:
     pytest.exit(str(failure), returncode=pytest.ExitCode.USAGE_ERROR)
 
-from helpers import arrange, hugepages, known_issues, lease, stream
+from helpers import arrange, hugepages, known_issues, lease, stream, swap
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared, setup_of
 from helpers.machine import Machine, Need
@@ -197,6 +198,16 @@ def other(request: pytest.FixtureRequest, subject: Subject) -> Iterator[Subject]
     made = request.config.stash[RUN].subject()
     yield made
     made.close()
+
+
+@pytest.fixture
+def alone(subject: Subject) -> Iterator[Path]:
+    """Our swap device (machine.SWAPOFF), which no other case uses while this one runs."""
+    device = swap.ours()
+    assert device is not None
+    subject.lock(device, LOCK_EX)
+    yield device
+    swap.turn_on(device)
 
 
 @pytest.fixture

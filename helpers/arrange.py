@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from helpers import axes, hugepages, pagemap, swap
 from helpers.pagemap import Page
@@ -245,6 +246,13 @@ def swap_out(region: Region, pages: range | None = None) -> None:
         if (held := swapped_bytes(region)) == wanted:
             return
     raise Unproven(f"{held} and not {wanted} bytes are in swap: this kernel keeps such pages back")
+
+
+def swap_off(region: Region, device: Path) -> None:
+    """Turns swap off, so that all pages come back; none of the region is left there.
+    Raises OSError."""
+    region.subject.syscall("swapoff", region.subject.text(str(device)))
+    _require(swapped_bytes(region) == 0, "swapoff(2) has left pages in swap")
 
 
 def _make_swapped(region: Region) -> None:

@@ -28,10 +28,12 @@ def set_to(settings: dict[Path, str]) -> Iterator[None]:
             path.write_text(before[path])
 
 
-def await_that(condition: Callable[[], bool], complaint: str) -> None:
-    """Waits until a kernel thread has done something. Raises Unproven with the complaint."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+def await_that(
+    condition: Callable[[], bool], complaint: str, seconds: float = _PATIENCE_SECONDS
+) -> None:
+    """Waits until the kernel has done something. Raises Unproven with the complaint."""
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise Unproven(f"{complaint} in {_PATIENCE_SECONDS:.0f} s")
+            raise Unproven(f"{complaint} in {seconds:.0f} s")
         time.sleep(0.01)  # nothing tells when kernel threads have done their work

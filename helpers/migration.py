@@ -9,12 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers import procfs
+from helpers import batch, knobs, procfs
+from helpers.batch import Batch
+from helpers.machine import Need
 from helpers.region import Region, Unproven
 from helpers.uapi import MPOL_BIND, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT
 
 _COMPACT = Path("/proc/sys/vm/compact_memory")
+_BALANCING = Path("/proc/sys/kernel/numa_balancing")
+_BALANCING_SECONDS = 8.0  # it waits for a second of CPU time, and for another for each mapping
+_LOADS = 1000  # at a time
 _MASK_BITS = 64
+
+NUMA_BALANCING = Need(
+    lambda _: procfs.read(_BALANCING) == "1",
+    "NUMA balancing is absent or off: echo 1 > /proc/sys/kernel/numa_balancing, on a machine with "
+    "several NUMA nodes",
+)
 
 
 def _pass(region: Region, *words: int) -> int:
@@ -73,6 +84,23 @@ def migrate(
     way(region, there)
     if node_of(region, page) != there:
         raise Unproven(f"the page stays on NUMA node {here}: is node {there} full?")
+
+
+def balance(region: Region) -> None:
+    """Moves the tested page to another node, and loads from it until NUMA balancing has brought it
+    back: its scan has taken the page's permissions away, and a fault told where it is wanted.
+    Raises Unproven when it doesn't come back."""
+    home = node_of(region)
+    migrate(region)
+    thread = region.subject.toucher(1)
+    loads = Batch(thread, [batch.load(region.address())] * _LOADS)
+    running = loads.start(forever=True)
+    try:
+        complaint = "NUMA balancing has not moved the page"
+        knobs.await_that(lambda: node_of(region) == home, complaint, _BALANCING_SECONDS)
+    finally:
+        loads.stop()
+        running.result()
 
 
 def compact(region: Region) -> None:

@@ -122,10 +122,10 @@ class Race:
             self._late.pop(message.tid, None)
 
     def protected(self) -> bool:
-        """Whether all the written pages carry the bit, for pagemap alone: PAGEMAP_SCAN would
-        look at another moment."""
+        """Whether all the written pages carry the bit, where pagemap shows it. (PAGEMAP_SCAN would
+        look at another moment.)"""
         start, size = self.mem.span(self.pages)
-        return all(
+        return not self.mem.machine.pagemap_wp or all(
             word & Page.WP for word in pagemap.words(self.mem.subject, start, size // PAGESIZE)
         )
 

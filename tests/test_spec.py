@@ -47,6 +47,13 @@ def test_every_test_is_declared_as_a_case(chapter: Path) -> None:
     assert [name for name, n in Counter(t.name for t in tests).items() if n > 1] == []
 
 
+def test_every_clause_that_is_referred_to_is_there() -> None:
+    clauses = spec.load()
+    chapters = "|".join({clause.partition("-")[0] for clause in clauses})
+    named = re.findall(rf"\b(?:{chapters})-\d+\b", spec.PATH.read_text())
+    assert set(named) == set(clauses)
+
+
 def test_clauses_of_a_chapter_are_numbered_without_a_gap() -> None:
     numbers: dict[str, list[int]] = {}
     for name in spec.load():

@@ -11,6 +11,7 @@ from mmap import PAGESIZE
 from signal import SIGSEGV
 
 from helpers import pagemap
+from helpers.arrange import swap_off, swap_out
 from helpers.axes import (
     ANON,
     HUGETLB,
@@ -19,22 +20,26 @@ from helpers.axes import (
     asynchronous,
     hugetlb_private,
     hugetlb_shared,
+    least,
     memfd_shared,
     none_pmd,
     none_pte,
     pmd_mapped,
     populated,
+    swapped,
     tmpfs,
 )
 from helpers.cases import case
 from helpers.kernel_access import PROCESS_VM_READV, Act
-from helpers.machine import DISPOSABLE, LOW_ADDRESSES, PAGEMAP_SCAN, advice
+from helpers.machine import DISPOSABLE, LOW_ADDRESSES, NUMA, PAGEMAP_SCAN, SWAPOFF, advice
+from helpers.migration import migrate
 from helpers.uapi import (
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
     Advice,
     Category,
     CopyMode,
+    Feature,
     Map,
     Prot,
     RegisterMode,
@@ -138,6 +143,51 @@ def test_unsharing_a_hugetlb_page_keeps_its_protection(mem):
     mem.protect()
     assert pin.begin().silent
     assert mem.protected() == {mem.page}
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("HIST-11", kinds=(anon,), states=(populated, pmd_mapped), needs=(SWAPOFF,))
+def test_swapoff_leaves_pages_protected(alone, mem):
+    mem.protect(mem.unit)
+    swap_out(mem)
+    swap_off(mem, alone)
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("HIST-11", kinds=(anon,), states=(swapped,), thp=(False,), needs=(SWAPOFF,))
+def test_swapoff_finds_pages_that_were_protected_in_swap(alone, mem):
+    mem.protect()
+    swap_off(mem, alone)
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("HIST-12", kinds=(anon,), states=(populated, pmd_mapped), needs=(NUMA,))
+def test_migration_leaves_pages_protected(mem):
+    mem.protect(mem.unit)
+    migrate(mem)
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("HIST-13", kinds=(anon,), states=(swapped, none_pte), features=SYNC, where=least)
+def test_child_without_the_event_writes_silently(mem):
+    mem.protect()
+    child = mem.fork()
+    assert child.store().silent
+    assert mem.store().message == mem.wp_fault()
+
+
+@case(
+    "HIST-13",
+    kinds=(anon,),
+    states=(swapped, none_pte),
+    features=SYNC,
+    where=least,
+    also=Feature.EVENT_FORK,
+)
+def test_child_with_the_event_is_protected(mem):
+    mem.protect()
+    child = mem.fork()
+    assert child.store().message == child.wp_fault()
     assert mem.store().message == mem.wp_fault()
 
 

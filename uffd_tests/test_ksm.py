@@ -15,6 +15,8 @@ def test_merging_keeps_the_protection(mem):
     mem.zero_fill(mem.pages)
     mem.protect(mem.near)
     ksm.merge(mem)
+    writes = [mem.store(page, by=number) for number, page in enumerate(mem.near)]
+    assert [write.message for write in writes] == list(map(mem.wp_fault, mem.near))
     assert mem.protected() == set(mem.near)
 
 

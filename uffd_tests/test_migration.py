@@ -21,7 +21,15 @@ from helpers.axes import (
 )
 from helpers.cases import case
 from helpers.machine import DISPOSABLE, NUMA
-from helpers.migration import WAYS, by_mbind, by_move_pages_of_all, compact, migrate
+from helpers.migration import (
+    NUMA_BALANCING,
+    WAYS,
+    balance,
+    by_mbind,
+    by_move_pages_of_all,
+    compact,
+    migrate,
+)
 
 KINDS = (anon, memfd_shared, memfd_private, hugetlb_shared, hugetlb_private)
 STATES = (populated, file_mapped, pmd_mapped, pte_mapped)
@@ -113,6 +121,15 @@ def test_markers_stay(mem):
     migrate(mem, by_mbind, page=mem.pmd[0])
     assert mem.look() == mem.marker
     assert mem.changed() == mem.protected() == {mem.page}
+
+
+@case("MIG-9", kinds=ANON, states=(populated, pmd_mapped), needs=(NUMA, NUMA_BALANCING))
+def test_numa_balancing_keeps_the_protection(mem):
+    mem.protect(mem.unit)
+    balance(mem)
+    assert mem.load().value == content(mem)
+    assert mem.protected() == set(mem.unit)
+    assert mem.store().message == mem.wp_fault()
 
 
 @case("MIG-8", kinds=(anon, memfd_shared), states=(populated,), needs=(DISPOSABLE,))

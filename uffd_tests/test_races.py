@@ -6,7 +6,16 @@ from copy import copy
 import pytest
 
 from helpers import batch, races
-from helpers.axes import anon, hugetlb_shared, memfd_shared, none_pmd, pmd_mapped, populated, wpu
+from helpers.axes import (
+    SYNC,
+    anon,
+    hugetlb_shared,
+    least,
+    memfd_shared,
+    none_pmd,
+    pmd_mapped,
+    populated,
+)
 from helpers.batch import Batch
 from helpers.cases import case
 from helpers.races import COLLAPSE, MIGRATE, MPROTECT, PAGE_OUT, REMOVE, REMOVE_NEIGHBOURS, Race
@@ -36,7 +45,14 @@ def beside(*partners):
     return pytest.mark.parametrize("partner", partners, ids=lambda partner: partner.name)
 
 
-@case("RACE-1", kinds=KINDS, states=(*STATES, none_pmd), features=(wpu,), also=Feature.THREAD_ID)
+@case(
+    "RACE-1",
+    kinds=KINDS,
+    states=(*STATES, none_pmd),
+    features=SYNC,
+    where=least,
+    also=Feature.THREAD_ID,
+)
 def test_no_wake_up_and_no_write_is_lost(mem, race):
     thread = batch.anywhere(mem.subject.toucher(BESIDE))
     toggle = races.protecting(mem, (PROTECT, UNPROTECT), BESIDE) * TOGGLES
@@ -45,31 +61,61 @@ def test_no_wake_up_and_no_write_is_lost(mem, race):
     assert mem.uffd.read() is None
 
 
-@case("RACE-2", kinds=KINDS, states=(*STATES, none_pmd), features=(wpu,), also=Feature.THREAD_ID)
+@case(
+    "RACE-2",
+    kinds=KINDS,
+    states=(*STATES, none_pmd),
+    features=SYNC,
+    where=least,
+    also=Feature.THREAD_ID,
+)
 def test_nothing_is_written_until_it_is_unprotected(mem, race):
     check_freezes(race)
     assert race.lost() == 0
 
 
 @beside(REMOVE_NEIGHBOURS, MPROTECT, PAGE_OUT, MIGRATE)
-@case("RACE-3", kinds=(anon, memfd_shared), states=STATES, features=(wpu,), also=Feature.THREAD_ID)
+@case(
+    "RACE-3",
+    kinds=(anon, memfd_shared),
+    states=STATES,
+    features=SYNC,
+    where=least,
+    also=Feature.THREAD_ID,
+)
 def test_nothing_is_written_whatever_goes_on(race, partner, require):
     check_beside(race, partner, require)
 
 
 @beside(REMOVE)
-@case("RACE-3", kinds=SHARED, states=(populated,), features=(wpu,), also=Feature.THREAD_ID)
+@case(
+    "RACE-3", kinds=SHARED, states=(populated,), features=SYNC, where=least, also=Feature.THREAD_ID
+)
 def test_nothing_is_written_while_pages_are_removed(race, partner, require):
     check_beside(race, partner, require)
 
 
 @beside(COLLAPSE)
-@case("RACE-3", kinds=(anon,), states=(pmd_mapped,), features=(wpu,), also=Feature.THREAD_ID)
+@case(
+    "RACE-3",
+    kinds=(anon,),
+    states=(pmd_mapped,),
+    features=SYNC,
+    where=least,
+    also=Feature.THREAD_ID,
+)
 def test_nothing_is_written_while_thps_are_made(race, partner, require):
     check_beside(race, partner, require)
 
 
-@case("RACE-4", kinds=(anon, memfd_shared), states=STATES, features=(wpu,), also=Feature.THREAD_ID)
+@case(
+    "RACE-4",
+    kinds=(anon, memfd_shared),
+    states=STATES,
+    features=SYNC,
+    where=least,
+    also=Feature.THREAD_ID,
+)
 def test_child_has_what_was_frozen(mem, race):
     for _ in range(ROUNDS):
         frozen = race.freeze()
@@ -90,7 +136,8 @@ def test_child_has_what_was_frozen(mem, race):
     "RACE-5",
     kinds=(anon, memfd_shared),
     states=STATES,
-    features=(wpu,),
+    features=SYNC,
+    where=least,
     also=Feature.THREAD_ID | Feature.EVENT_REMAP,
 )
 def test_moving_there_and_back_keeps_all(mem, race):

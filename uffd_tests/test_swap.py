@@ -2,12 +2,10 @@
 """SPEC.md chapter SWAP: protected pages in swap, on their way there and back."""
 
 from errno import EEXIST, EINVAL
-from fcntl import LOCK_EX
 
 import pytest
 
-from helpers import swap
-from helpers.arrange import content, swap_out, swapped_bytes
+from helpers.arrange import content, swap_off, swap_out, swapped_bytes
 from helpers.axes import (
     ANON,
     FEATURES,
@@ -218,24 +216,6 @@ def test_move_out_of_the_registration_drops_the_protection(bare):
     bare.advise(Advice.DONTNEED, bare.page + 1)
     bare.uffd.move(target[0], *bare.span(bare.page))
     assert bare.protected() == set()
-
-
-# -- swap
-
-
-@pytest.fixture
-def alone(subject):
-    """Our swap device, which no other case uses while this one runs."""
-    device = swap.ours()
-    subject.lock(device, LOCK_EX)
-    yield device
-    swap.turn_on(device)
-
-
-def swap_off(mem, device):
-    """Turns swap off, so that all pages come back; none of the region is left there."""
-    mem.subject.syscall("swapoff", mem.subject.text(str(device)))
-    assert swapped_bytes(mem) == 0
 
 
 def expect_in_swap_cache(mem):
