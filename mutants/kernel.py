@@ -24,7 +24,7 @@ from vm import packages
 
 CONFIG = Path(__file__).with_name("kernel.config")
 IMAGE = Path("arch/x86/boot/bzImage")
-_STAMP, _LAID = ".uffd-wp-built", ".uffd-wp-laid"
+STAMP, _LAID = ".uffd-wp-built", ".uffd-wp-laid"
 _TOOLS = {
     "make": "make", "gcc": "gcc", "ld": "binutils", "flex": "flex", "bison": "bison",
     "bc": "bc", "perl": "perl", "xz": "xz-utils",
@@ -163,7 +163,7 @@ def built(flavour: Flavour, source: Source | None = None) -> Path:
         config = _configure(tree, fragments)
         files = flavour.change(origin, config)
         key = _key(config, flavour.variables, files)
-        stamp = tree / _STAMP
+        stamp = tree / STAMP
         if (tree / IMAGE).exists() and stamp.exists() and stamp.read_text() == key:
             return tree
         stamp.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from typing import NoReturn
 from helpers import build
 from vm import guests, kernels, packages, qemu
 from vm.campaign import Campaign
-from vm.errors import VmError
+from vm.errors import VmError, first
 from vm.guests import PROJECT, Terms
 from vm.kernels import Kernel, KernelFiles
 
@@ -146,13 +146,6 @@ def _report(folder: Path) -> int:
     return subprocess.run(command, cwd=PROJECT, check=False).returncode
 
 
-def _first(error: BaseException) -> BaseException:
-    """The first of what went wrong at the same time."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
 def _terminated(*_: object) -> None:
     """Treats a request to end as Ctrl-C, which asyncio knows how to pass on."""
     signal.raise_signal(signal.SIGINT)
@@ -177,7 +170,7 @@ def main(words: list[str], present: Mapping[str, bytes] | None = None) -> int:
         _say(f"run-in-vm.sh: interrupted{kept}")
         return _INTERRUPTED
     except Exception as caught:
-        error = _first(caught)
+        error = first(caught)
         if not isinstance(error, (VmError, OSError, build.BuildError)):
             raise
         _say(f"run-in-vm.sh: {error}")

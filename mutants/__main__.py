@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""usage: python -m mutants [OPTION...]
+
+How many of the faults planted in a kernel does the suite find? Builds the kernel, has each case
+tell which faults it reaches, lets one fault after another act on the cases that reach it, and
+writes a table. A second call goes on where the first was interrupted, and does only what new
+cases or faults ask for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from helpers import stream
+from helpers.build import BuildError
+from helpers.cases import canonical_id
+from mutants import choose, kernel, plant, table
+from mutants.choose import Reach
+from mutants.plant import Fault, PlantError
+from vm import guests, kernels, qemu
+from vm.campaign import Campaign
+from vm.errors import VmError, first
+from vm.guests import PROJECT, Terms
+from vm.kernels import Kernel, KernelFiles
+
+FLAVOUR = "mutants"
+_LIST = "/uffd-wp/mutants.json"
+_SECONDS = 6 * 3600.0
+_SILENCE = 100.0  # of a guest: a case may wait for its subject, and its process be killed
+_CASE_SECONDS = 10.0
+_MOST_LOST = 200  # faults panic and hang guests
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def planted(source: Path, config: str) -> dict[str, str]:
+    """What the flavour's kernel differs in from the source."""
+    return plant.planted(source, plant.plan(source, config))
+
+
+def _collected() -> set[str]:
+    """The ids of all cases. Raises VmError."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise VmError("the cases can't be collected: run pytest --collect-only")
+    return {canonical_id(line) for line in done.stdout.splitlines() if "::" in line}
+
+
+def _events(folder: Path, what: str) -> list[dict[str, Any]]:
+    """What was streamed in all runs of one kind, in their order."""
+    runs = sorted(folder.glob(f"{what}-*/stream.jsonl"), key=lambda path: path.stat().st_mtime)
+    return [event for run in runs for event in stream.read(run)]
+
+
+def _campaign(folder: Path, what: str, tree: Path) -> tuple[Campaign, KernelFiles]:
+    number = len(list(folder.glob(f"{what}-*"))) + 1
+    made = Kernel(FLAVOUR, tree, None)
+    return Campaign(made, folder / f"{what}-{number}"), made.files()
+
+
+def _reach(folder: Path, tree: Path) -> None:
+    """Has those cases tell what they reach that haven't yet."""
+    events = _events(folder, "reach")
+    known = stream.ended(events)
+    if not (new := _collected() - known):
+        return
+    _say(f"{len(new)} cases tell which faults they reach")
+    campaign, files = _campaign(folder, "reach", tree)
+    campaign.ended.update(known)  # a guest leaves out what it finds in the stream
+    for name in known:
+        campaign.record("result", sync=False, id=name, state="skipped")
+    terms = Terms(["-p", "mutants.plugin"], _SECONDS, None)
+    asyncio.run(guests.run([(campaign, files)], terms))
+
+
+def _kill(folder: Path, tree: Path, wanted: list[dict[str, Any]]) -> None:
+    """Lets faults act, one after the other."""
+    _say(f"{len(wanted)} faults act, one after the other")
+    campaign, files = _campaign(folder, "kill", tree)
+    arguments = ["-p", "mutants.plugin", f"--mutants={_LIST}", f"--case-timeout={_CASE_SECONDS:g}"]
+    listed = {_LIST: json.dumps(wanted).encode()}
+    terms = Terms(arguments, _SECONDS, _SILENCE, listed, _MOST_LOST)
+    asyncio.run(guests.run([(campaign, files)], terms))
+
+
+def _wanted(
+    faults: list[Fault], reaches: list[Reach], verdicts: dict[str, table.Verdict], most: int
+) -> list[dict[str, Any]]:
+    """The faults that are not killed and that there are untried cases for, the quickest first."""
+    wanted = []
+    for fault in faults:
+        verdict = verdicts.get(fault.id)
+        if verdict and verdict.killed:
+            continue
+        tried = set(verdict.tried) if verdict else set()
+        cases = [name for name in choose.reaching(fault.number, reaches, most) if name not in tried]
+        if cases:
+            about = {"number": fault.number, "id": fault.id, "function": fault.function}
+            wanted.append(about | {"cases": cases})
+    return sorted(wanted, key=lambda entry: len(entry["cases"]))
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="make mutants ARGS=…", usage=(__doc__ or "").removeprefix("usage: ")
+    )
+    parser.add_argument(
+        "--only", metavar="ID", default="*", help="only faults whose id matches this shell pattern"
+    )
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=400,
+        metavar="N",
+        help="how many cases are tried on a fault, each test's cheapest first (default: 400)",
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier calls found")
+    parser.add_argument("--list", action="store_true", help="list the faults, and do no more")
+    return parser.parse_args(words)
+
+
+def _run(options: argparse.Namespace) -> None:
+    source = kernel.Source().tree()
+    _say(f"the kernel: {source}")
+    tree = kernel.built(kernel.Flavour(FLAVOUR, change=planted))
+    faults = plant.plan(source, (tree / ".config").read_text())
+    chosen = [fault for fault in faults if fnmatchcase(fault.id, options.only)]
+    if not chosen:
+        raise PlantError(f"no fault's id matches {options.only}: --list shows them")
+    if options.list:
+        print("\n".join(f"{f.id}  {f.file}:{f.line}  {f.told()}" for f in chosen))
+        return
+    folder = PROJECT / "results" / "mutants" / (tree / kernel.STAMP).read_text()[:12]
+    if options.fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    qemu.check()
+    _reach(folder, tree)
+    reaches = list(choose.passed(_events(folder, "reach")))
+    verdicts = table.verdicts(_events(folder, "kill"))
+    if wanted := _wanted(chosen, reaches, verdicts, options.most):
+        _kill(folder, tree, wanted)
+        verdicts = table.verdicts(_events(folder, "kill"))
+    files = kernels.at(tree)
+    table.write(folder, table.Score(files.release, chosen, verdicts, reaches))
+
+
+def main(words: list[str]) -> int:
+    try:
+        _run(_parse(words))
+    except KeyboardInterrupt:
+        _say("mutants: interrupted; the next call goes on from here")
+        return 130
+    except Exception as caught:
+        error = first(caught)
+        if not isinstance(error, (BuildError, PlantError, VmError, OSError)):
+            raise
+        _say(f"mutants: {error}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

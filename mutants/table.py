@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The mutation score: which fault was killed by which case and clause, and why the others lived."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from mutants.choose import Reach
+from mutants.plant import Fault
+
+SURVIVORS = Path(__file__).with_name("survivors.toml")
+# What keeps a fault out of the score: no case could kill it.
+EXCUSED = ("equivalent", "unreachable")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a fault."""
+
+    killer: str = ""  # the case; "": it survived
+    clause: str = ""
+    how: str = ""
+    tried: tuple[str, ...] = ()
+
+    @property
+    def killed(self) -> bool:
+        return bool(self.killer)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why faults survive."""
+
+    faults: tuple[str, ...]  # patterns of ids
+    verdict: str
+    reason: str
+
+    def covers(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.faults)
+
+
+def verdicts(events: Iterable[Mapping[str, Any]]) -> dict[str, Verdict]:
+    """What became of the faults of a stream, or of several, one after the other.
+
+    A guest that is lost counts as a kill only by the case that was in flight, as which it is
+    reported: one lost between cases proves nothing.
+    """
+    found: dict[str, Verdict] = {}
+    trying: dict[str, str] = {}
+    for event in events:
+        match event:
+            case {"event": "try", "id": str(name), "case": str(case)}:
+                trying[name] = case
+            case {"event": "result", "id": str(name), "killer": str(killer), "tried": list(tried)}:
+                found[name] = _with(found.get(name), killer, event, tried)
+                trying.pop(name, None)
+            case {"event": "result", "id": str(name), "state": "crashed"} if name in trying:
+                killer = trying.pop(name)
+                found[name] = _with(found.get(name), killer, event, [killer])
+    return found
+
+
+def _with(
+    before: Verdict | None, killer: str, event: Mapping[str, Any], tried: list[str]
+) -> Verdict:
+    if before and before.killed:
+        return before
+    all_tried = (*(before.tried if before else ()), *tried)
+    return Verdict(killer, event["clause"] if killer else "", event["reason"], all_tried)
+
+
+def reasons(path: Path = SURVIVORS) -> list[Reason]:
+    """The entries of `survivors.toml`."""
+    entries = tomllib.loads(path.read_text())["survivor"]
+    return [Reason(tuple(e["faults"]), e["verdict"], e["reason"]) for e in entries]
+
+
+@dataclass(frozen=True)
+class Score:
+    """All that the table tells."""
+
+    release: str
+    faults: list[Fault]
+    verdicts: Mapping[str, Verdict]
+    reaches: list[Reach]
+    reasons: list[Reason] = field(default_factory=reasons)
+
+    def verdict(self, fault: Fault) -> Verdict:
+        return self.verdicts.get(fault.id, Verdict())
+
+    def reason(self, fault: Fault) -> Reason | None:
+        return next((reason for reason in self.reasons if reason.covers(fault.id)), None)
+
+    def state(self, fault: Fault) -> str:
+        """killed, the verdict on a survivor, or open."""
+        if self.verdict(fault).killed:
+            return "killed"
+        reason = self.reason(fault)
+        return reason.verdict if reason else "open"
+
+    def states(self) -> Counter[str]:
+        return Counter(map(self.state, self.faults))
+
+    def percent(self) -> float:
+        """Of the faults that a case could kill, those that one does."""
+        states = self.states()
+        rest = len(self.faults) - sum(states[verdict] for verdict in EXCUSED)
+        return 100 * states["killed"] / rest if rest else 100.0
+
+    def reached(self, fault: Fault) -> int:
+        """How many cases reach a fault."""
+        return sum(fault.number in reach.faults for reach in self.reaches)
+
+    def stale(self) -> list[str]:
+        """The patterns of reasons that cover a killed fault, or none at all."""
+        lived = [f.id for f in self.faults if not self.verdict(f).killed]
+        return [
+            pattern
+            for reason in self.reasons
+            for pattern in reason.faults
+            if not any(fnmatchcase(name, pattern) for name in lived)
+        ]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as data."""
+        return [
+            {
+                "id": fault.id,
+                "place": f"{fault.file}:{fault.line}",
+                "fault": fault.told(),
+                "why": fault.why,
+                "state": self.state(fault),
+                "reached_by": self.reached(fault),
+                "killer": self.verdict(fault).killer,
+                "clause": self.verdict(fault).clause,
+                "how": self.verdict(fault).how,
+                "tried": len(self.verdict(fault).tried),
+                "reason": reason.reason if (reason := self.reason(fault)) else "",
+            }
+            for fault in self.faults
+        ]
+
+
+def summary(score: Score) -> str:
+    """The score in a few lines."""
+    states = score.states()
+    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    lines = [
+        f"Linux {score.release}: {len(score.faults)} faults: {counts}",
+        f"score: {score.percent():.1f} % of those that a case could kill",
+    ]
+    lines += [
+        f"  {score.state(fault)}: {fault.id}  {fault.file}:{fault.line}  {fault.told()}"
+        for fault in score.faults
+        if score.state(fault) not in ("killed", *EXCUSED)
+    ]
+    lines += [f"  survivors.toml: covers no survivor: {pattern}" for pattern in score.stale()]
+    return "\n".join(lines)
+
+
+def page(score: Score) -> str:
+    """The results as Markdown."""
+    states = score.states()
+    by_file = Counter((fault.file, score.state(fault)) for fault in score.faults)
+    kinds = [state for state, _ in states.most_common()]
+    lines = [
+        "# What the suite catches",
+        "",
+        f"Faults planted in Linux {score.release}, made by `make mutants`: "
+        f"**{states['killed']} of {len(score.faults)} killed, "
+        f"{score.percent():.1f} % of those that a case could kill.**",
+        "",
+        f"| file | {' | '.join(kinds)} |",
+        f"|---|{'---|' * len(kinds)}",
+    ]
+    for file in dict.fromkeys(fault.file for fault in score.faults):
+        lines.append(f"| {file} | {' | '.join(str(by_file[file, kind] or '') for kind in kinds)} |")
+    lines += ["", "## Survivors", ""]
+    for reason in score.reasons:
+        lived = [
+            f for f in score.faults if score.reason(f) == reason and not score.verdict(f).killed
+        ]
+        if lived:
+            lines += [f"**{reason.verdict}**: {reason.reason}", ""]
+            lines += [f"- {fault.file}, `{fault.function}`: {fault.told()}" for fault in lived]
+            lines += [""]
+    if left := [f for f in score.faults if score.state(f) == "open" and not score.reason(f)]:
+        lines += ["**open**: not explained yet", ""]
+        lines += [f"- {fault.file}, `{fault.function}`: {fault.told()}" for fault in left]
+        lines += [""]
+    lines += ["## Killed", "", "| fault | | killed by | clause |", "|---|---|---|---|"]
+    for fault in score.faults:
+        if (verdict := score.verdict(fault)).killed:
+            about = f"| `{fault.function}` | {_cell(fault.told())} | {verdict.killer} |"
+            lines.append(f"{about} {verdict.clause} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def write(folder: Path, score: Score) -> None:
+    """Writes `table.json` and `results.md` into a folder, and the summary for people."""
+    table = {"release": score.release, "score": score.percent(), "faults": score.rows()}
+    (folder / "table.json").write_text(json.dumps(table, indent=1) + "\n")
+    (folder / "results.md").write_text(page(score))
+    print(summary(score))
+    print(f"results: {folder}")

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The planter on C of our own, the choice of cases, and the table."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mutants import choose, plant, table
+from mutants.choose import Reach
+from mutants.plant import Fault, Operators, PlantError
+
+CONFIG = "CONFIG_THP=y\n# CONFIG_DEBUG is not set\n"
+OPERATORS = Operators(
+    {
+        "conditions": [r"\w*uffd\w*"],
+        "unrelated": ["uffd_other"],
+        "plumbing": ["copy_from_user"],
+        "whole": ["all_of_it"],
+        "identities": ["mkuffd"],
+        "statements": ["install"],
+        "statements_with": [["set", "marker"]],
+        "statements_in": [["flush", "with_flush"]],
+        "flags": ["WP"],
+        "arguments": ["DROP"],
+        "spare": [],
+    }
+)
+
+
+def made(text: str) -> list[tuple[str, str]]:
+    """What would be planted in a file: kind and place."""
+    found = plant.find("a.c", text, CONFIG, OPERATORS)
+    return [(fault.kind, text[fault.start : fault.end]) for fault in found]
+
+
+def body(statements: str, head: str = "static int f(int x)") -> str:
+    return f"{head}\n{{\n{statements}\n}}\n"
+
+
+@pytest.mark.parametrize(
+    ("condition", "places"),
+    [
+        ("uffd_wp(x)", ["uffd_wp(x)"]),
+        ("!uffd_wp(x)", ["uffd_wp(x)"]),
+        ("unlikely(uffd_wp(x))", ["uffd_wp(x)"]),
+        ("likely(!(uffd_wp(x)))", ["uffd_wp(x)"]),
+        ("x && uffd_wp(x)", ["uffd_wp(x)"]),
+        ("(x || uffd_a(x, (1))) &&\n    !uffd_b", ["uffd_a(x, (1))", "uffd_b"]),
+        ("flags & uffd_flag", ["flags & uffd_flag"]),
+        ("x /* uffd */", []),
+        ('same(x, "uffd_wp")', []),
+        ("copy_from_user(uffd)", []),
+        ("uffd_other(x)", []),
+    ],
+)
+def test_operands_of_a_condition_are_forced(condition: str, places: list[str]) -> None:
+    found = made(body(f"\tif ({condition})\n\t\tx = 1;"))
+    assert found == [(kind, place) for place in places for kind in ("false", "true")]
+
+
+def test_a_bool_that_is_set_or_returned_is_a_condition() -> None:
+    text = body("\tbool a = uffd_a(x);\n\treturn a || uffd_b(x);", "static bool f(int x)")
+    assert {place for _, place in made(text)} == {"uffd_a(x)", "uffd_b(x)"}
+
+
+def test_what_an_int_function_returns_is_no_condition() -> None:
+    assert made(body("\treturn uffd_b(x);", "static int f(bool x)")) == []
+
+
+def test_every_operand_counts_in_a_function_that_is_named() -> None:
+    text = body("\tif (a && b)\n\t\tx = 1;", "static int all_of_it(int x)")
+    assert {place for _, place in made(text)} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind", "place"),
+    [
+        ("y = mkuffd(x);", "value", "mkuffd(x)"),
+        ("install(x, f(y));", "drop", "install(x, f(y));"),
+        ("set(x,\n\t    marker(y));", "drop", "set(x,\n\t    marker(y));"),
+        ("flags |= WP | OTHER;", "drop", "flags |= WP | OTHER;"),
+        ("unmap(x, DROP);", "value", "DROP"),
+    ],
+)
+def test_values_and_statements(statement: str, kind: str, place: str) -> None:
+    assert made(body(f"\tx++;\n\t{statement}")) == [(kind, place)]
+
+
+@pytest.mark.parametrize("statement", ["set(x, y);", "y = install(x);", "flush(x);"])
+def test_other_statements_stay(statement: str) -> None:
+    assert made(body(f"\tx++;\n\t{statement}")) == []
+
+
+def test_a_statement_that_one_condition_decides_on_is_not_left_out_again() -> None:
+    text = body("\tif (uffd_wp(x))\n\t\ty = mkuffd(y);\n\tif (x)\n\t\ty = mkuffd(y);")
+    assert [kind for kind, _ in made(text)] == ["false", "true", "value"]
+
+
+def test_code_that_is_not_compiled_is_left_alone() -> None:
+    text = (
+        "#ifdef CONFIG_DEBUG\n" + body("\tif (uffd_a)\n\t\tx = 1;") + "#else\n"
+        "#ifndef CONFIG_THP\n" + body("\tif (uffd_b)\n\t\tx = 1;") + "#endif\n"
+        "#if defined(CONFIG_THP) || defined(CONFIG_DEBUG)\n"
+        + body("\tif (uffd_c)\n\t\tx = 1;")
+        + "#endif\n#endif\n"
+    )
+    assert {place for _, place in made(text)} == {"uffd_c"}
+
+
+# -- by hand
+
+
+ENTRY = {"id": "it", "file": "a.c", "function": "f", "find": "a( x )", "fault": "b(x)"}
+
+
+def test_a_fault_made_by_hand_is_found_whatever_the_blanks() -> None:
+    text = body("\ty = a(\n\t\tx);")
+    (fault,) = plant.named("a.c", text, [ENTRY])
+    assert text[fault.start : fault.end] == "a(\n\t\tx)"
+    assert (fault.kind, fault.other) == ("instead", "b(x)")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"function": "g"}, "no such function"),
+        ({"find": "c(x)"}, "is there 0 times"),
+        ({"find": "x"}, "is there 2 times: say nth"),
+    ],
+)
+def test_a_place_that_is_not_there_is_told(change: dict[str, str], complaint: str) -> None:
+    with pytest.raises(PlantError, match=f"it: a.c: .*{complaint}"):
+        plant.named("a.c", body("\ty = a(x) + x;"), [ENTRY | change])
+
+
+# -- planted
+
+RUNTIME = """
+#include <stdio.h>
+#include <stdlib.h>
+static unsigned int active;
+static char reached[64];
+_Bool wp_mutant(unsigned int n) { reached[n] = 1; return n == active; }
+"""
+MAIN = """
+int main(int count, char **words)
+{
+	active = atoi(words[1]);
+	printf("%d", f(atoi(words[2])));
+	for (int n = 1; n < 64; n++)
+		if (reached[n])
+			printf(" %d", n);
+	return count != 3;
+}
+"""
+SUBJECT = """
+static int uffd_odd(int x)
+{
+	return x & 1;
+}
+static int mkuffd(int x)
+{
+	return x | 8;
+}
+static int f(int x)
+{
+	int y = 0;
+
+	if (uffd_odd(x) && x != 3)
+		y = 1;
+	else
+		y = mkuffd(x);
+	return y;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program with three faults: f's condition is false (1), true (2), its value is x (3)."""
+    folder = tmp_path_factory.mktemp("planted")
+    found = plant.find("a.c", SUBJECT, CONFIG, OPERATORS)
+    numbered = list(plant._numbered(found))
+    source = plant._HEADER + RUNTIME + plant.inserted(SUBJECT, numbered) + MAIN
+    (folder / "a.c").write_text(source)
+    subprocess.run(["cc", "-o", "a", "a.c"], cwd=folder, check=True)
+    return folder / "a"
+
+
+@pytest.mark.parametrize(
+    ("active", "x", "result", "reached"),
+    [
+        (0, 1, 1, [1]),  # nothing acts, and what would make a difference is known
+        (1, 1, 9, [1, 3]),
+        (0, 4, 12, [2, 3]),
+        (2, 4, 1, [1, 2]),  # what the one makes true the other would make false
+        (3, 4, 4, [2, 3]),
+        (0, 8, 8, [2]),  # the value is the same: the fault isn't reached
+    ],
+)
+def test_a_planted_fault_acts_alone(
+    program: Path, active: int, x: int, result: int, reached: list[int]
+) -> None:
+    command = [str(program), str(active), str(x)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.split() == list(map(str, [result, *reached]))
+
+
+def test_the_operators_and_the_faults_by_hand_can_be_read() -> None:
+    operators = Operators.load()
+    for key in ("conditions", "unrelated", "plumbing", "whole", "identities", "flags"):
+        re.compile(operators.pattern(key))
+
+
+# -- which cases are tried
+
+
+def test_of_each_test_the_cheapest_case_comes_first() -> None:
+    cases = [
+        Reach("a.one.anon", 2.0, frozenset({1})),
+        Reach("a.one.shmem", 1.0, frozenset({1})),
+        Reach("programs.many", 0.1, frozenset({1})),
+        Reach("b.two", 1.5, frozenset({1})),
+        Reach("b.other", 0.1, frozenset({2})),
+    ]
+    assert choose.reaching(1, cases, 9) == ["a.one.shmem", "b.two", "a.one.anon", "programs.many"]
+    assert choose.reaching(1, cases, 1) == ["a.one.shmem"]
+
+
+def test_only_cases_that_passed_are_tried() -> None:
+    events: list[dict[str, object]] = [
+        {"event": "result", "id": "a", "state": "passed", "seconds": 1.0},
+        {"event": "reach", "id": "a", "faults": [3]},
+        {"event": "result", "id": "b", "state": "xfailed", "seconds": 1.0},
+        {"event": "reach", "id": "b", "faults": [3]},
+    ]
+    assert list(choose.passed(events)) == [Reach("a", 1.0, frozenset({3}))]
+
+
+# -- the table
+
+
+def fault(name: str, number: int = 1) -> Fault:
+    return Fault("mm/a.c", "f", 0, 4, "true", text="uffd", line=7, number=number, id=name)
+
+
+def result(name: str, killer: str = "", tried: tuple[str, ...] = ("c",)) -> dict[str, object]:
+    return {
+        "event": "result", "id": name, "state": "passed" if killer else "failed",
+        "clause": "NONE-1", "reason": "it", "killer": killer, "tried": list(tried),
+    }  # fmt: skip
+
+
+def test_a_killed_fault_stays_killed_and_what_was_tried_adds_up() -> None:
+    events = [result("a", "c"), result("b", "", ("c",)), result("a"), result("b", "", ("d",))]
+    found = table.verdicts(events)
+    assert found["a"].killer == "c"
+    assert found["b"].tried == ("c", "d")
+
+
+def test_a_lost_guest_is_a_kill_by_the_case_in_flight_alone() -> None:
+    lost = {"event": "result", "state": "crashed", "reason": "panic", "clause": ""}
+    events = [{"event": "try", "id": "a", "case": "c"}, lost | {"id": "a"}, lost | {"id": "b"}]
+    found = table.verdicts(events)
+    assert found["a"].killer == "c"
+    assert "b" not in found
+
+
+def test_the_score_leaves_out_what_no_case_could_kill() -> None:
+    faults = [fault("a"), fault("b"), fault("c"), fault("d")]
+    why = [table.Reason(("c",), "equivalent", "…"), table.Reason(("a", "x"), "race", "…")]
+    score = table.Score(
+        "6.12", faults, table.verdicts([result("a", "k"), result("b", "k")]), [], why
+    )
+    assert score.states() == {"killed": 2, "equivalent": 1, "open": 1}
+    assert score.percent() == pytest.approx(100 * 2 / 3)
+    assert score.stale() == ["a", "x"]
+    assert "open: d" in table.summary(score)
+    assert "2 of 4 killed" in table.page(score)
