@@ -6,6 +6,7 @@
 # bench   what write-protecting empty memory costs, now and later (SIZE=2G)
 # bench-selftests  the suite's speed beside the kernel's own selftests
 # fuzz    random programs for SECONDS in each world, on all cores
+# mutants  how many faults planted in a kernel the cases find, which takes an hour or more
 # ARGS    goes to pytest, or to the benchmark: make check ARGS='-k none_pte -x'
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ RUN    := results/$(shell date +%Y%m%dT%H%M%S)-$(shell echo $$PPID)
 
 SECONDS ?= 600
 
-.PHONY: check test vm drills bench bench-selftests fuzz clean
+.PHONY: check test vm drills bench bench-selftests fuzz mutants clean
 
 check: $(READY)
 	@mkdir -p $(RUN) && ln -sfn $(notdir $(RUN)) results/latest
@@ -46,6 +47,9 @@ fuzz: $(READY)
 	@mkdir -p $(RUN)
 	$(VENV)/bin/python -m pytest -n auto -q -o faulthandler_timeout=0 \
 		--stream=$(RUN)/stream.jsonl --fuzz=$(SECONDS) uffd_tests/test_programs.py $(ARGS)
+
+mutants: $(READY)
+	$(VENV)/bin/python -m mutants $(ARGS)
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \

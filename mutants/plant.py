@@ -422,12 +422,8 @@ def _numbered(faults: Iterable[Fault]) -> Iterator[Fault]:
     """Gives each its number and an id that holds across versions of the kernel."""
     seen: Counter[str] = Counter()
     for number, fault in enumerate(faults, 1):
-        stem = re.sub(r"[^\w]+", "-", fault.file).strip("-")
-        what = (
-            fault.name
-            or f"{fault.kind}-{re.sub(r'[^A-Za-z0-9_]+', '-', fault.text)[:40].strip('-')}"
-        )
-        name = f"{stem}.{fault.function}.{what}"
+        text = re.sub(r"\W+", "-", fault.text)[:40].strip("-")
+        name = f"{fault.file}:{fault.function}:{fault.name or f'{fault.kind}-{text}'}"
         seen[name] += 1
         yield replace(fault, number=number, id=name + (f"-{seen[name]}" if seen[name] > 1 else ""))
 

@@ -15,6 +15,7 @@ first that fails. That case must then pass without the fault, else the guest is 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -137,6 +138,7 @@ class Killing:
         manager.unregister(next(p for p in manager.get_plugins() if isinstance(p, Results)))
         manager.register(_States())
         self._stream.write("plan", ids=[mutant.id for mutant in self._mutants])
+        gc.freeze()  # what a child doesn't touch it needn't copy
         totals: Counter[str] = Counter()
         for mutant in self._mutants:
             self._stream.write("start", id=mutant.id, clause="", axes={}, worker="main")
