@@ -25,6 +25,7 @@ command -v make >/dev/null || missing+=(make)
 command -v "${CC:-cc}" >/dev/null || missing+=(gcc libc6-dev)
 command -v python3 >/dev/null || missing+=(python3-venv python3-dev)
 command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
+PATH=$PATH:/usr/sbin:/sbin command -v mkfs.xfs >/dev/null || missing+=(xfsprogs)
 [ ${#missing[@]} = 0 ] || install "${missing[@]}"
 
 # as `make check` makes it, and as quiet as can be

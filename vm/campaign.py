@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -310,16 +310,19 @@ class Boot:
             why=setting.accelerator.why,
         )
         # nameless files, which no end of ours leaves behind
-        with tempfile.TemporaryFile() as initrd, tempfile.TemporaryFile() as disk:
+        with ExitStack() as files:
+            initrd = files.enter_context(tempfile.TemporaryFile())
+            disks = [files.enter_context(tempfile.TemporaryFile()) for _ in init.DISKS]
             self._write_initrd(initrd, done)
-            make_disk(disk)
+            for disk, kind in zip(disks, init.DISKS, strict=True):
+                make_disk(disk, kind)
             guest = await Guest.boot(
                 self.files,
                 setting.accelerator,
                 initrd,
                 command_line(setting.accelerator, setting.bytecode, verbose=self._verbose),
                 self._share,
-                disk,
+                disks,
                 self._share / "console.log",
                 cpus=2 if setting.accelerator.kvm else 1,
             )

@@ -24,7 +24,7 @@ PLAN = Path("/uffd-wp/plan.json")
 MODULES = Path("/uffd-wp/modules")
 STATUS = "status"
 OUTPUT = "output.log"
-DISK = "ext4"  # the file system on the guest's disk
+DISKS = ("ext4", "xfs")  # the file systems on the guest's disks, in their order
 TAG = "results"
 # The word with which the host tells its reports of a guest's setup from the kernel's messages.
 COMPLAINT = "uffd-wp guest: "
@@ -137,10 +137,11 @@ def main() -> None:
     except OSError as error:
         _complain(error.strerror or str(error))
         return
-    try:
-        _mount("/dev/vda", "/mnt", DISK)
-    except OSError as error:  # a run can go without
-        _complain(error.strerror or str(error))
+    for number, kind in enumerate(DISKS):
+        try:
+            _mount(f"/dev/vd{chr(ord('a') + number)}", f"/mnt/{kind}", kind)
+        except OSError as error:  # a run can go without
+            _complain(error.strerror or str(error))
     os.environ |= {
         "HOME": "/root",
         "LANG": "C.UTF-8",

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from vm.errors import VmError
 
-# The results' file system, swap, and a disk: what isn't a module is built in, or not there.
+# The results' file system, swap, and disks: what isn't a module is built in, or not there.
 WANTED = (
     "virtio_pci", "9pnet_virtio", "9p",
     "lzo_rle", "zram",
-    "virtio_blk", "crc32c_generic", "ext4",
+    "virtio_blk", "crc32c_generic", "ext4", "xfs",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from vm.errors import VmError
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _WANTED = re.compile(
     r"(usr/)?(boot/(vmlinuz|config)-|lib/modules/[^/]+/(vmlinuz|config|kernel/"
-    r"(fs/(9p|netfs|fscache|ext4|jbd2|mbcache)|net/9p|drivers/(block|virtio)|mm|lib|crypto)\b))"
+    r"(fs/(9p|netfs|fscache|ext4|jbd2|mbcache|xfs)|net/9p|drivers/(block|virtio)|mm|lib|crypto)\b))"
 )
 _FIELD = re.compile(r"^(Package|Version|Depends|Filename|Size|SHA256): (.*)$", re.MULTILINE)
 

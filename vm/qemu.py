@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,10 +29,14 @@ from vm.kernels import KernelFiles
 QEMU = "qemu-system-x86_64"
 MEMORY_MIB = 2048  # a guest's, on two nodes
 PANIC = "Kernel panic - not syncing"
-_DISK_BYTES = 64 << 20  # sparse
+# What makes each of a guest's file systems, in an image of so many bytes, which is sparse.
+_MAKERS = {
+    "ext4": (64 << 20, "mke2fs -q -t ext4 -b 4096 -N 64 -E lazy_itable_init=0"),
+    "xfs": (300 << 20, "mkfs.xfs -q"),  # the least that mkfs.xfs takes
+}
 _KVM = Path("/dev/kvm")
 _PROBE_SECONDS = 20.0
-# mke2fs lies where only root's shell looks
+# mke2fs and mkfs.xfs lie where only root's shell looks
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 
@@ -89,6 +94,7 @@ def check() -> None:
         ("setpriv", "util-linux"),
         ("ldd", "libc-bin"),
         ("mke2fs", "e2fsprogs"),
+        ("mkfs.xfs", "xfsprogs"),
     ):
         if not shutil.which(tool, path=_PATH):
             raise VmError(f"no {tool} here: apt-get install {package}")
@@ -96,13 +102,13 @@ def check() -> None:
         raise VmError("the project's path has a blank in it, which a kernel's command line can't")
 
 
-def make_disk(image: BinaryIO) -> None:
-    """Makes an empty disk for a guest: files on it are written back, other than those of an
-    initramfs. Raises VmError."""
+def make_disk(image: BinaryIO, kind: str) -> None:
+    """Makes an empty disk with a file system for a guest: files on it are written back, other
+    than those of an initramfs. Raises VmError."""
     number = image.fileno()
-    image.truncate(_DISK_BYTES)
-    command = ["mke2fs", "-q", "-t", init.DISK, "-b", "4096", "-N", "64"]
-    command += ["-E", "lazy_itable_init=0", f"/proc/self/fd/{number}"]
+    size, maker = _MAKERS[kind]
+    image.truncate(size)
+    command = [*maker.split(), f"/proc/self/fd/{number}"]
     done = subprocess.run(
         command,
         env={**os.environ, "PATH": _PATH},
@@ -112,7 +118,7 @@ def make_disk(image: BinaryIO) -> None:
         pass_fds=[number],
     )
     if done.returncode:
-        raise VmError(f"can't make a disk for the guests: {done.stderr.strip()}")
+        raise VmError(f"can't make a disk for the guests: {command[0]}: {done.stderr.strip()}")
 
 
 def _qemu(accelerator: Accelerator, image: Path, console: Path, arguments: str) -> list[str]:
@@ -156,12 +162,12 @@ class Guest:
         initrd: BinaryIO,
         arguments: str,
         share: Path,
-        disk: BinaryIO,
+        disks: Sequence[BinaryIO],
         console: Path,
         cpus: int,
     ) -> Guest:
-        """Boots a guest that shares the folder `share` with the host, and writes to the image
-        `disk`. Raises OSError."""
+        """Boots a guest that shares the folder `share` with the host, and writes to the images
+        `disks`. Raises OSError."""
         half = MEMORY_MIB // 2
         command = [
             *_qemu(accelerator, files.image, console, arguments),
@@ -179,9 +185,11 @@ class Guest:
             *("-numa", "node,nodeid=1,memdev=far"),
             *("-fsdev", f"local,id=share,path={share},security_model=none,multidevs=remap"),
             *("-device", f"virtio-9p-pci,fsdev=share,mount_tag={init.TAG}"),
-            *("-drive", f"file=/proc/self/fd/{disk.fileno()},format=raw,if=virtio"),
         ]
-        return await cls.start(command, console, initrd.fileno(), disk.fileno())
+        for disk in disks:
+            command += ["-drive", f"file=/proc/self/fd/{disk.fileno()},format=raw,if=virtio"]
+        handed_on = [file.fileno() for file in (initrd, *disks)]
+        return await cls.start(command, console, *handed_on)
 
     @classmethod
     async def alone(
