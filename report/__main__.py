@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from report import diff, flat, html, junit, kcidb, ktap, lava, terminal
+from report import diff, flat, html, junit, kcidb, ktap, lava, mutants, terminal
 from report.merge import Run, State, Unreadable, load
 
 _STATUS = {State.PASSED: 0, State.FAILED: 1, State.SKIPPED: 4}
@@ -54,6 +54,9 @@ def _report(words: list[str]) -> int:
     )
     parser.add_argument("--plot", metavar="SVG", type=Path, help="the benchmark's, for the page")
     parser.add_argument(
+        "--mutants", metavar="JSON", type=Path, help="the mutation score's table, for the page"
+    )
+    parser.add_argument(
         "--origin", default=kcidb.ORIGIN, help="the CI system's name in KCIDB (%(default)s)"
     )
     parser.add_argument("--lava", action="store_true", help="print LAVA's signals and not KTAP")
@@ -64,9 +67,10 @@ def _report(words: list[str]) -> int:
     run = load(*options.runs)
     changes = diff.changes(load(options.since), run) if options.since else None
     plot = options.plot.read_text() if options.plot else ""
+    score = mutants.load(options.mutants) if options.mutants else None
     documents: dict[str, Callable[[Run], str]] = {
         "junit": junit.document,
-        "html": partial(html.document, changes=changes, plot=plot),
+        "html": partial(html.document, changes=changes, plot=plot, score=score),
         "kcidb": partial(kcidb.document, origin=options.origin),
         "csv": flat.as_csv,
         "json": flat.as_json,

@@ -7,6 +7,7 @@ which each text stands once.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import jinja2
 
 from helpers import spec
-from report import matrix
+from report import matrix, mutants
 from report.diff import Change
 from report.merge import AXES, Kernel, Outcome, Run, State
 from report.text import clip, one_line
@@ -35,9 +36,14 @@ _LETTERS = {
 }
 
 
-def document(run: Run, changes: list[Change] | None = None, plot: str = "") -> str:
+def document(
+    run: Run,
+    changes: list[Change] | None = None,
+    plot: str = "",
+    score: mutants.Score | None = None,
+) -> str:
     """The page. `changes` are those since an earlier run, None where there is none to compare
-    with; `plot` is an SVG image of the benchmark."""
+    with; `plot` is an SVG image of the benchmark; `score` is that of faults planted in a kernel."""
     run = Run(tuple(sorted(run.kernels, key=_age)))
     clauses, titles = spec.load(), spec.chapters()
     table = matrix.rows(run, clauses)
@@ -53,7 +59,8 @@ def document(run: Run, changes: list[Change] | None = None, plot: str = "") -> s
         ],
         chapters=_chapters(table, titles),
         changes=changes,
-        plot=plot,
+        plot=base64.b64encode(plot.encode()).decode(),
+        score=score,
         data=_data(run),
         checks=[[check for check in kernel.checks if check.state.red] for kernel in run.kernels],
         counts=[_counts(kernel) for kernel in run.kernels],

@@ -72,6 +72,16 @@ def test_the_files_asked_for_are_written(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"release": "6.12", "score": 1, "faults": [{}]}'])
+def test_what_is_no_table_of_mutants_is_refused(
+    text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table = tmp_path / "table.json"
+    table.write_text(text)
+    assert main([str(GOLDEN / "normal"), "--mutants", str(table)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_quiet_tells_of_failures_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = ["--csv", str(tmp_path / "table.csv"), "--quiet"]
     assert main([str(GOLDEN / "normal"), *file]) == 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The page in a real browser: what a reader sees, by mouse, keyboard and on a phone."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.command import Command
 from selenium.webdriver.remote.webelement import WebElement
 
-from report import diff, html
+from report import diff, html, mutants
 from report.merge import load
 
 GOLDEN = Path(__file__).parent / "golden" / "streams"
+PLOT = Path(__file__).parent.parent / "bench" / "results.svg"
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PHONE, DESK = (390, 844), (1400, 1000)
 
@@ -35,11 +37,25 @@ def driver() -> Iterator[webdriver.Chrome]:
     made.quit()
 
 
+FAULT = {"id": "1", "place": "mm/mprotect.c:210", "fault": "the test of pte_none() is always false"}
+MUTANTS = {
+    "release": "6.12.107",
+    "score": 50.0,
+    "faults": [
+        FAULT | {"state": "killed", "killer": "none_pte.a.b", "clause": "NONE-2", "reason": ""},
+        FAULT | {"state": "race", "killer": "", "clause": "", "reason": "no case hits it"},
+    ],
+}
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run, earlier = load(GOLDEN / "normal"), load(GOLDEN / "panic")
-    made = tmp_path_factory.mktemp("page") / "report.html"
-    made.write_text(html.document(run, diff.changes(earlier, run)))
+    folder = tmp_path_factory.mktemp("page")
+    table, made = folder / "table.json", folder / "report.html"
+    table.write_text(json.dumps(MUTANTS))
+    score, plot = mutants.load(table), PLOT.read_text()
+    made.write_text(html.document(run, diff.changes(earlier, run), plot, score))
     return made
 
 
@@ -67,7 +83,10 @@ def test_the_page_loads_without_complaint_and_asks_for_nothing_else(
     page: webdriver.Chrome,
 ) -> None:
     assert page.execute(Command.GET_LOG, {"type": "browser"})["value"] == []
-    assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+    asked = page.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
+    assert [name for name in asked if not name.startswith("data:")] == []
 
 
 def test_the_snapshot_question_is_answered_on_the_first_screen(page: webdriver.Chrome) -> None:
@@ -99,6 +118,16 @@ def test_an_open_cell_has_an_address(page: webdriver.Chrome, file: Path) -> None
 def test_a_known_issue_tells_its_reason_at_once(page: webdriver.Chrome) -> None:
     cell(page, "SHMEM-5", 1).click()
     assert find(page, "details[open] .reason").text.startswith("REGISTER without WP succeeds")
+
+
+def test_what_the_suite_catches_is_told_where_it_is_known(page: webdriver.Chrome) -> None:
+    told = find(page, "#mutants").text
+    assert "50.0 % of the faults that were planted in Linux 6.12.107" in told
+    assert find(page, "#mutants details a").get_attribute("hash") == "#NONE-2"
+
+
+def test_the_plot_is_part_of_the_page(page: webdriver.Chrome) -> None:
+    assert page.execute_script("return document.querySelector('#cost img').naturalWidth") > 100
 
 
 def test_arrow_keys_move_and_enter_opens(page: webdriver.Chrome) -> None:
