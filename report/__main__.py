@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tell the results of a run: KTAP on standard output, a summary on standard error, and files.
 
+A terminal gets no KTAP, which nobody reads there: pipe it.
+
 Without an option for files, junit.xml and report.html are written into the first folder.
 `python -m report diff EARLIER LATER` tells what changed between two runs.
 
@@ -77,7 +79,7 @@ def _report(words: list[str]) -> int:
     }
     for name, path in wanted.items():
         path.write_text(documents[name](run), encoding="utf-8")
-    if not options.quiet:
+    if not options.quiet and (options.lava or not sys.stdout.isatty()):
         _print((lava if options.lava else ktap).lines(run))
     terminal.tell(run, quiet=options.quiet)
     if not options.quiet:

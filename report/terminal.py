@@ -8,13 +8,15 @@ from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from report.merge import Kernel, Run, State
 from report.text import one_line
 
 _SHOWN = 10  # of a kernel's failures
 _WIDTH = 160
-_STYLES = {State.PASSED: "green", State.FAILED: "bold red", State.SKIPPED: "dim"}
+_STYLES = {State.PASSED: "green", State.XFAILED: "yellow", State.SKIPPED: "dim"}  # others: red
+_ORDER = (State.PASSED, State.XFAILED, State.FAILED, State.TIMEOUT, State.CRASHED, State.SKIPPED)
 
 
 def tell(run: Run, *, quiet: bool = False) -> None:
@@ -25,9 +27,12 @@ def tell(run: Run, *, quiet: bool = False) -> None:
     if console.is_terminal and kernels:
         console.print(_table(kernels))
     for kernel in kernels:
+        failures = _failures(kernel)
         if not console.is_terminal:
-            print(_line(kernel), file=sys.stderr)
-        note(*_failures(kernel))
+            note(_line(kernel))
+        elif failures:
+            note(f"{kernel.name}:")
+        note(*failures)
 
 
 def note(*lines: str) -> None:
@@ -37,18 +42,24 @@ def note(*lines: str) -> None:
 
 
 def _table(kernels: list[Kernel]) -> Table:
-    present = [s for s in State if any(c.state is s for k in kernels for c in k.cases)]
-    table = Table("kernel", "verdict", *present, box=None)
-    for kernel in kernels:
-        counts = Counter(case.state for case in kernel.cases)
-        verdict = f"[{_STYLES[kernel.state]}]{kernel.state}[/]"
-        table.add_row(_name(kernel), verdict, *(str(counts[state] or "") for state in present))
+    counts = [Counter(case.state for case in kernel.cases) for kernel in kernels]
+    present = [state for state in _ORDER if any(count[state] for count in counts)]
+    table = Table("kernel", "verdict", box=None, pad_edge=False)
+    for state in present:
+        table.add_column(state, justify="right")
+    for kernel, count in zip(kernels, counts, strict=True):
+        numbers = (_coloured(state, str(count[state] or "")) for state in present)
+        table.add_row(_name(kernel), _coloured(kernel.state, kernel.state), *numbers)
     return table
+
+
+def _coloured(state: State, text: str) -> Text:
+    return Text(text, _STYLES.get(state, "bold red"))
 
 
 def _line(kernel: Kernel) -> str:
     counts = Counter(case.state for case in kernel.cases)
-    told = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    told = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
     return f"{_name(kernel)}: {kernel.state}: {told or 'no case'}"
 
 

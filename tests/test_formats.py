@@ -3,6 +3,10 @@
 
 import csv
 import json
+import os
+import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,8 +16,10 @@ import pytest
 from report import flat, kcidb, lava
 from report.__main__ import main
 from report.merge import State, load
+from report.text import clean
 
-GOLDEN = Path(__file__).parent / "golden" / "streams"
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "streams"
 RUNS = sorted(path.name for path in GOLDEN.iterdir())
 
 
@@ -90,6 +96,28 @@ def test_quiet_tells_of_failures_only(capsys: pytest.CaptureFixture[str], tmp_pa
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("7.2 (tcg): failed: ")
+
+
+def test_a_terminal_gets_a_table_and_no_ktap(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m report {GOLDEN / 'failures'} --csv {tmp_path / 'table.csv'}"
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", command, "/dev/null"],
+        cwd=ROOT, env=os.environ | {"NO_COLOR": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "KTAP" not in done.stdout
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", done.stdout)  # a colour
+    head, line, *_ = clean(done.stdout).splitlines()
+    assert head.split() == [
+        "kernel",
+        "verdict",
+        "passed",
+        "failed",
+        "timeout",
+        "crashed",
+        "skipped",
+    ]
+    assert line.split() == ["7.2", "(tcg)", "failed", "1", "1", "1", "1", "1"]
 
 
 def test_lava_takes_the_place_of_ktap(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

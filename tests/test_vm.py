@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The parsers of vm/, and what a campaign makes of the streams of its guests."""
 
+import asyncio
 import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from helpers.stream import GARBLED, in_flight, read
 from vm import __main__ as command
@@ -16,7 +19,7 @@ from vm.campaign import Campaign, Loss
 from vm.errors import VmError
 from vm.kernels import Kernel, Running
 from vm.packages import Package
-from vm.progress import line
+from vm.progress import Progress, line
 from vm.tail import Tail
 
 ROOT = Path(__file__).parent.parent
@@ -179,7 +182,7 @@ def test_a_lost_guests_cases_are_crashed(campaign: Campaign) -> None:
     assert crashed["evidence"] == lost["console"] == "a trace"
     assert (verdict["missing"], verdict["extra"]) == (["MOVE"], ["POISON"])
     assert in_flight(events) == []
-    assert "2 of 2  1 failed  1 guests lost" in line(campaign, 3)
+    assert "2 of 2  1 failed  1 guest lost" in line(campaign, 3).plain
 
 
 def test_a_kernel_without_files_is_an_error_on_record(campaign: Campaign) -> None:
@@ -187,6 +190,54 @@ def test_a_kernel_without_files_is_an_error_on_record(campaign: Campaign) -> Non
     lost, verdict = read(campaign.folder / "stream.jsonl")
     assert (lost["reason"], lost["in_flight"]) == ("no boot", [])
     assert verdict["missing"] == ["WP_ASYNC", "MOVE"]
+
+
+# -- progress
+
+
+def told(campaign: Campaign, *, quiet: bool = False, **console: Any) -> str:
+    """What is said of a kernel that has lost a guest and is done."""
+    campaign.take({"event": "plan", "ids": ["a", "b"]})
+    campaign.take({"event": "result", "id": "a", "state": "passed"})
+    out = io.StringIO()
+    console = {"width": 80, "highlight": False} | console
+    progress = Progress([campaign], quiet=quiet, console=Console(file=out, **console))
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(progress.show(), 0.1))
+    campaign.lost(Loss("panic", "Fatal [exception]", ""), ["b"], 1)
+    campaign.verdict()
+    progress.end()
+    return out.getvalue()
+
+
+def test_a_log_gets_plain_lines(campaign: Campaign) -> None:
+    assert told(campaign).splitlines() == [
+        "k  runs  1 of 2",
+        "k: panic during b: Fatal [exception]",
+        "k  done  2 of 2  1 failed  1 guest lost  in 0 s",
+    ]
+
+
+def test_a_terminal_gets_a_live_line(campaign: Campaign) -> None:
+    text = told(campaign, force_terminal=True)
+    assert "━━━" in text
+    assert "\x1b[31m1 failed" in text
+    assert "k: panic during b: Fatal [exception]\n" in text
+
+
+@pytest.mark.parametrize("without", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
+def test_no_more_is_asked_of_a_terminal_than_it_takes(
+    campaign: Campaign, without: dict[str, str]
+) -> None:
+    text = told(campaign, force_terminal=True, _environ=without)
+    assert "1 failed" in text
+    assert "\x1b[31m" not in text
+    assert ("\x1b" in text) == ("NO_COLOR" in without)  # which is no word against redrawing
+
+
+def test_quiet_tells_what_befell_guests(campaign: Campaign) -> None:
+    text = told(campaign, quiet=True, force_terminal=True)
+    assert text == "k: panic during b: Fatal [exception]\n"
 
 
 # -- the command

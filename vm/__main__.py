@@ -41,6 +41,12 @@ class Request:
     minutes: float
     silence: float | None
     fresh: bool
+    quiet: bool
+
+    def tell(self, text: str) -> None:
+        """Says what only those want to know who watch."""
+        if not self.quiet:
+            _say(text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,6 +94,7 @@ def _request(words: list[str]) -> Request:
     parser.add_argument(
         "--fresh", action="store_true", help="fetch the newest packages, though the cache has some"
     )
+    parser.add_argument("--quiet", action="store_true", help="tell only what went wrong")
     options = parser.parse_args(words[:split])
     listed = kernels.load(options.kernels)
     usual = [kernel for kernel in listed if not kernel.group]
@@ -101,6 +108,7 @@ def _request(words: list[str]) -> Request:
         minutes=options.limit,
         silence=options.silence,
         fresh=options.fresh,
+        quiet=options.quiet,
     )
 
 
@@ -115,9 +123,11 @@ def _files(campaign: Campaign, request: Request) -> KernelFiles | None:
         if isinstance(kernel.source, packages.Package) and (
             request.fresh or not kernel.source.cached.is_dir()
         ):
-            _say(f"{kernel.name}: fetching {kernel.source.pattern} of {kernel.source.suite}")
+            request.tell(
+                f"{kernel.name}: fetching {kernel.source.pattern} of {kernel.source.suite}"
+            )
         files = kernel.files(fresh=request.fresh)
-        _say(f"{kernel.name}: {files.release}, {files.image}")
+        request.tell(f"{kernel.name}: {files.release}, {files.image}")
     except VmError as error:
         _say(f"{kernel.name}: {error}")
         campaign.unbootable(str(error))
@@ -130,7 +140,13 @@ async def _run(request: Request, folder: Path, present: Mapping[str, bytes]) -> 
     campaigns = [Campaign(kernel, folder / kernel.name) for kernel in request.kernels]
     found = [(c, files) for c in campaigns if (files := _files(c, request))]
     if found:
-        terms = Terms(request.arguments, request.minutes * 60, request.silence, present)
+        terms = Terms(
+            arguments=request.arguments,
+            seconds=request.minutes * 60,
+            silence=request.silence,
+            files=present,
+            quiet=request.quiet,
+        )
         await guests.run(found, terms)
 
 
@@ -140,9 +156,9 @@ def _make_folder(results: Path) -> Path:
     return folder.resolve()
 
 
-def _report(folder: Path) -> int:
+def _report(folder: Path, *, quiet: bool) -> int:
     """Merges the streams of all kernels; the run's exit code is the report's."""
-    command = [sys.executable, "-m", "report", str(folder)]
+    command = [sys.executable, "-m", "report", str(folder), *(["--quiet"] if quiet else [])]
     return subprocess.run(command, cwd=PROJECT, check=False).returncode
 
 
@@ -162,9 +178,9 @@ def main(words: list[str], present: Mapping[str, bytes] | None = None) -> int:
         request.results.mkdir(parents=True, exist_ok=True)
         qemu.check()
         folder = _make_folder(request.results)
-        _say(f"results: {folder}")
+        request.tell(f"results: {folder}")
         asyncio.run(_run(request, folder, present or {}))
-        return _report(folder)
+        return _report(folder, quiet=request.quiet)
     except KeyboardInterrupt:
         kept = f"; what was done is in {folder}" if folder else ""
         _say(f"run-in-vm.sh: interrupted{kept}")

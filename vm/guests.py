@@ -31,6 +31,7 @@ class Terms:
     silence: float | None
     files: Mapping[str, bytes] = field(default_factory=dict)
     most_lost: int = MOST_LOST
+    quiet: bool = False  # tells only what went wrong
 
 
 def _slots() -> int:
@@ -45,12 +46,13 @@ async def run(found: Sequence[tuple[Campaign, KernelFiles]], terms: Terms) -> No
     accelerator = await qemu.choose(found[0][1])
     slots = _slots()
     shards = max(min(2, slots), slots // len(found))
-    print(
-        f"accelerator: {accelerator.name}, because {accelerator.why}; "
-        f"{slots} guests side by side, {shards} for each kernel",
-        file=sys.stderr,
-        flush=True,
-    )
+    if not terms.quiet:
+        print(
+            f"accelerator: {accelerator.name}, because {accelerator.why}; "
+            f"{slots} guests side by side, {shards} for each kernel",
+            file=sys.stderr,
+            flush=True,
+        )
     bytecode = packages.cache().parent / "bytecode"
     initramfs.compile_bytecode(PROJECT, bytecode)
     with tempfile.TemporaryFile() as base:
@@ -67,7 +69,7 @@ async def run(found: Sequence[tuple[Campaign, KernelFiles]], terms: Terms) -> No
             files=terms.files,
             most_lost=terms.most_lost,
         )
-        progress = Progress([campaign for campaign, _ in found])
+        progress = Progress([campaign for campaign, _ in found], quiet=terms.quiet)
         shown = asyncio.create_task(progress.show())
         try:
             async with asyncio.TaskGroup() as group:
