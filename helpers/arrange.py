@@ -16,7 +16,7 @@ from pathlib import Path
 from helpers import axes, hugepages, pagemap, swap
 from helpers.pagemap import Page
 from helpers.region import Region, Unproven
-from helpers.uapi import Advice, Prot
+from helpers.uapi import Advice, Map, Prot
 
 _COLLAPSE_TRIES = 10  # MADV_COLLAPSE may say EAGAIN while pages are on their way to the LRU
 _PAGEOUT_TRIES = 10  # MADV_PAGEOUT passes over pages that someone looks at
@@ -204,6 +204,16 @@ def _make_file_mapped(region: Region) -> None:
     region.load_all(region.pages)
 
 
+def _make_file_pmd_mapped(region: Region) -> None:
+    """The same by a PMD: of another, shared mapping of the file a THP is made."""
+    start = region.subject.mmap(region.size, Prot.RW, Map.SHARED, region.file)
+    shared = region.view(start, len(region.pages), region.page, "shared")
+    region.subject.madvise(start, region.size, Advice.HUGEPAGE)
+    shared.populate(region.pmd)
+    _collapse(shared)
+    region.load_all(region.pmd)
+
+
 def _prove_file_mapped(region: Region) -> None:
     seen = region.look()
     _require(Page.PRESENT | Page.FILE in seen, f"the page isn't one of the file but {seen}")
@@ -285,6 +295,7 @@ ARRANGEMENTS = {
     axes.pmd_mapped: Arrangement(_make_pmd_mapped, _prove_pmd_mapped),
     axes.pte_mapped: Arrangement(_make_pte_mapped, _prove_pte_mapped),
     axes.file_mapped: Arrangement(_make_file_mapped, _prove_file_mapped),
+    axes.file_pmd_mapped: Arrangement(_make_file_pmd_mapped, _prove_pmd_mapped),
     axes.cached: Arrangement(_make_cached, _prove_cached),
     axes.swapped: Arrangement(_make_swapped, _prove_swapped),
 }
@@ -311,6 +322,6 @@ def prepare(region: Region, *, register: bool = True) -> Region:
 
 def content(region: Region, page: int | None = None) -> int:
     """The word that a load of the arranged page must give."""
-    from_file = region.setup.state in (axes.cached, axes.file_mapped)
+    from_file = region.setup.state in (axes.cached, axes.file_mapped, axes.file_pmd_mapped)
     zero_filled = region.kind is axes.hugetlb_private and from_file
     return region.value(page) if region.setup.state.populated and not zero_filled else 0

@@ -180,6 +180,7 @@ populated = State("populated", (*KINDS, *DISK), populated=True)
 pmd_mapped = State("pmd_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
 pte_mapped = State("pte_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
 file_mapped = State("file_mapped", (memfd_private, hugetlb_private, *DISK_PRIVATE), populated=True)
+file_pmd_mapped = State("file_pmd_mapped", (), (memfd_private,), populated=True)
 cached = State("cached", (*FILE_BACKED, *DISK), SHARED_SHMEM, populated=True)
 swapped = State(  # tmpfs and shared_anon are swapped as memfd_shared is
     "swapped", (*ANON, memfd_shared, memfd_private), (*ANON, memfd_shared), (machine.SWAP,), True

@@ -33,7 +33,7 @@ from helpers.axes import (
     zero_page,
 )
 from helpers.cases import case, refuses
-from helpers.machine import KERNEL_FAULTS
+from helpers.machine import KERNEL_FAULTS, ROOT, advice
 from helpers.pagemap import Page
 from helpers.uapi import (
     FALLOC_FL_KEEP_SIZE,
@@ -84,6 +84,7 @@ EFFECTS: dict[Advice, tuple[Effect | int | None, ...]] = {
     Advice.GUARD_REMOVE: (KEEPS, KEEPS, KEEPS, EINVAL, EINVAL),
 }
 ADVICES = tuple(EFFECTS)
+FROM_OUTSIDE = (Advice.WILLNEED, Advice.COLD, Advice.PAGEOUT)
 OF_A_PMD = (Advice.WILLNEED, Advice.COLD, Advice.PAGEOUT, Advice.FREE, Advice.UNMERGEABLE)
 PMDS = (huge_zero_page, pmd_mapped)
 STATES = (none_pte, zero_page, populated, file_mapped, *PMDS)
@@ -112,6 +113,17 @@ def test_advice_keeps_the_protection(mem):
     mem.advise(mem.setup.advice)
     assert mem.protected() == set(mem.unit)
     assert mem.load().value == content(mem)
+    assert mem.store().message == mem.wp_fault()
+
+
+@pytest.mark.parametrize("advised", FROM_OUTSIDE, ids=lambda advice: advice.name.lower())
+@case("ADV-1", kinds=(anon, memfd_shared), states=(populated, pmd_mapped), needs=(ROOT,))
+def test_advice_from_another_process_keeps_the_protection(mem, other, advised, require):
+    require(advice(advised))
+    mem.protect(mem.unit)
+    protected = mem.protected()
+    advise_from(other, mem, advised)
+    assert mem.protected() == protected
     assert mem.store().message == mem.wp_fault()
 
 
@@ -405,6 +417,14 @@ def expect_emptied_and_protected(mem):
     assert mem.load().value == 0
     assert mem.protected() == set(mem.near)
     assert mem.store().message == mem.wp_fault()
+
+
+def advise_from(other, mem, advised):
+    """process_madvise(2) of the tested page by another process."""
+    process, main = other.syscall("pidfd_open", mem.subject.pid, 0), other.main
+    vector = b"".join(word.to_bytes(8, "little") for word in mem.span(mem.page))
+    main.scratch(len(vector))[:] = vector
+    other.syscall("process_madvise", process, main.scratch_address, 1, advised, 0)
 
 
 def punch_hole(mem):

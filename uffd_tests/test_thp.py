@@ -12,6 +12,8 @@ from helpers.axes import (
     SHARED_SHMEM,
     SYNC,
     asynchronous,
+    file_pmd_mapped,
+    memfd_private,
     memfd_shared,
     none_pmd,
     none_pte,
@@ -181,6 +183,33 @@ def test_collapse_of_a_protected_thp_leaves_it_as_it_is(mem):
     mem.advise(Advice.COLLAPSE, mem.pmd)
     assert mem.protected() == set(mem.pmd)
     assert huge_bytes(mem) == mem.machine.pmd_bytes
+
+
+@case("THP-15", kinds=(memfd_private,), states=(file_pmd_mapped,), features=SYNC)
+def test_protecting_a_private_mapping_of_a_thp_drops_its_pmd(mem):
+    mem.protect(mem.pmd)
+    assert set(mem.looks(mem.pmd)) == {MARKER}
+    assert mem.load().value == content(mem)
+    assert mem.look() & ~Page.EXCLUSIVE == Page.PRESENT | Page.FILE | Page.WP
+
+
+@case("THP-15", kinds=(memfd_private,), states=(file_pmd_mapped,), features=SYNC)
+def test_write_into_a_private_mapping_of_a_thp_copies_one_page(mem):
+    mem.protect(mem.pmd)
+    write = mem.store()
+    assert write.message == mem.wp_fault()
+    mem.unprotect()
+    assert write.completes()
+    assert mem.protected() == set(mem.pmd) - {mem.page}
+    assert mem.read_file(mem.page) == mem.value()
+
+
+@case("THP-15", kinds=(memfd_private,), states=(file_pmd_mapped,), features=(asynchronous,))
+def test_async_scan_of_a_private_mapping_of_a_thp_reports_the_write(mem):
+    mem.protect(mem.pmd)
+    assert mem.store().silent
+    assert mem.written(mem.pmd) == {mem.page}
+    assert mem.load(mem.page + 1).value == content(mem, mem.page + 1)
 
 
 @case("THP-14", kinds=(memfd_shared,), states=(pmd_mapped,), needs=(COLLAPSE,))
