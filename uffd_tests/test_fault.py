@@ -7,15 +7,14 @@ import pytest
 
 from helpers.arrange import content
 from helpers.axes import (
-    FEATURES,
     KINDS,
     STATES,
     SYNC,
     anon,
     asynchronous,
+    least,
     populated,
     protectable,
-    wpu,
 )
 from helpers.cases import case
 from helpers.machine import KERNEL_FAULTS
@@ -68,7 +67,7 @@ def test_writer_sleeps_and_the_contents_stay(mem):
     assert mem.page in mem.protected()
 
 
-@case("FAULT-5", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+@case("FAULT-5", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_read_modify_write_raises_one_message(mem):
     mem.protect()
     addition = mem.add(delta=VALUE)
@@ -79,7 +78,7 @@ def test_read_modify_write_raises_one_message(mem):
     assert mem.uffd.read() is None
 
 
-@case("FAULT-6", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+@case("FAULT-6", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_two_writers_one_message_each_one_unprotect(mem):
     mem.protect()
     writes = [mem.store(by=thread, offset=8 * thread) for thread in range(2)]
@@ -88,7 +87,7 @@ def test_two_writers_one_message_each_one_unprotect(mem):
     assert all(write.completes() for write in writes)
 
 
-@case("FAULT-7", kinds=KINDS, states=STATES, features=SYNC, also=Feature.SIGBUS, where=protectable)
+@case("FAULT-7", kinds=KINDS, states=STATES, features=SYNC, also=Feature.SIGBUS, where=least)
 def test_sigbus_feature_signals_the_writer(mem):
     mem.protect()
     assert mem.load().silent
@@ -103,7 +102,7 @@ def test_sigbus_feature_signals_the_writer(mem):
     states=STATES,
     features=SYNC,
     also=Feature.EXACT_ADDRESS,
-    where=protectable,
+    where=least,
 )
 def test_exact_address_is_the_writes_own(mem):
     mem.protect()
@@ -116,16 +115,14 @@ def test_address_is_rounded_down_without_it(mem):
     assert mem.store(offset=0x128).message == mem.wp_fault()
 
 
-@case(
-    "FAULT-9", kinds=KINDS, states=STATES, features=SYNC, also=Feature.THREAD_ID, where=protectable
-)
+@case("FAULT-9", kinds=KINDS, states=STATES, features=SYNC, also=Feature.THREAD_ID, where=least)
 def test_thread_id_is_the_writers(mem):
     mem.protect()
     write = mem.store()
     assert write.message == mem.wp_fault(tid=write.tid)
 
 
-@case("FAULT-10", kinds=KINDS, states=STATES, features=(wpu,))
+@case("FAULT-10", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_signal_runs_its_handler_and_the_write_faults_again(mem):
     mem.protect()
     write = mem.store()
@@ -137,14 +134,14 @@ def test_signal_runs_its_handler_and_the_write_faults_again(mem):
     assert write.completes()
 
 
-@case("FAULT-11", kinds=KINDS, states=STATES, features=(wpu,))
+@case("FAULT-11", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_blocked_writer_can_be_killed(mem):
     mem.protect()
     assert mem.store().blocked
     assert mem.subject.kill() == SIGKILL
 
 
-@case("FAULT-12", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+@case("FAULT-12", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_protected_again_it_raises_again(mem):
     for value in range(ROUNDS):
         mem.protect()
@@ -191,7 +188,7 @@ def test_async_read_leaves_the_protection(mem):
     assert mem.protected() == set(mem.pages) - {mem.page}
 
 
-@case("FAULT-16", kinds=KINDS, states=STATES, features=FEATURES, where=protectable)
+@case("FAULT-16", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_page_unprotected_in_time_is_written_silently(mem):
     mem.protect(mem.pages)
     mem.unprotect()
@@ -200,7 +197,7 @@ def test_page_unprotected_in_time_is_written_silently(mem):
 
 
 @pytest.mark.parametrize("threads", [4])
-@case("FAULT-6", kinds=(anon,), states=STATES, features=(wpu,))
+@case("FAULT-6", kinds=(anon,), states=STATES, features=SYNC, where=least)
 def test_writers_to_neighbours_wait_for_their_own_page(mem, threads):
     mem.protect(mem.pages)
     writes = [mem.store(mem.page - number, by=number) for number in range(threads)]

@@ -14,6 +14,7 @@ from helpers.axes import (
     SMALL_STATES,
     STATES,
     SYNC,
+    least,
     none_pmd,
     none_pte,
     populated,
@@ -51,7 +52,7 @@ def test_bad_range_or_mode_is_refused(mem, start, size, mode):
     assert mem.protected() == set()
 
 
-@case("WP-2", kinds=KINDS, states=(none_pte, populated), features=(wpu,), thp=(False,))
+@case("WP-2", kinds=KINDS, states=(none_pte, populated), features=SYNC, thp=(False,), where=least)
 def test_unregistered_range_is_refused(bare):
     with refuses(ENOENT):
         bare.protect()
@@ -101,7 +102,7 @@ def test_one_call_spans_vmas(mem):
     assert mem.protected() == set(mem.pages)
 
 
-@case("WP-6", kinds=KINDS, states=STATES, features=(wpu,))
+@case("WP-6", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_another_userfaultfd_may_protect_and_unprotect(mem):
     other = Userfaultfd.open(mem.subject, mem.machine.access)
     other.api()
@@ -170,7 +171,7 @@ def test_nothing_else_of_the_mapping_changes(mem):
     assert mem.changed() <= {mem.page}
 
 
-@case("WP-11", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+@case("WP-11", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_repeating_it_changes_nothing(mem):
     mem.unprotect()
     assert mem.protected() == set()
@@ -180,7 +181,7 @@ def test_repeating_it_changes_nothing(mem):
     assert mem.looks() == once
 
 
-@case("WP-12", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+@case("WP-12", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_dontwake_leaves_the_writer_asleep(mem):
     mem.protect()
     write = mem.store()
@@ -190,7 +191,7 @@ def test_dontwake_leaves_the_writer_asleep(mem):
     assert write.completes()
 
 
-@case("WP-13", kinds=KINDS, states=STATES, features=SYNC, where=protectable)
+@case("WP-13", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_wake_without_unprotect_raises_a_new_message(mem):
     mem.protect()
     write = mem.store()
