@@ -24,6 +24,7 @@ except build.BuildError as failure:
 from helpers import arrange, hugepages, known_issues, lease, stream, swap
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared, setup_of
+from helpers.io_uring import IO_URING, Ring
 from helpers.machine import Machine, Need
 from helpers.region import Region, Unproven, Unseen
 from helpers.results import REGION, SUBJECT, Results
@@ -252,6 +253,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 def mem(pytestconfig: pytest.Config, region: Region) -> Region:
     """The region, arranged, registered and proven."""
     return _prepare(pytestconfig, region, register=True)
+
+
+@pytest.fixture
+def ring(mem: Region, require: Callable[[Need], None]) -> Iterator[Ring]:
+    """An io_uring of the region's subject, which can pin pages."""
+    require(IO_URING)
+    made = Ring(mem.subject)
+    yield made
+    made.unregister()
 
 
 @pytest.fixture

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
+from functools import cache
 from mmap import PAGESIZE
 
+from helpers.machine import Need
+from helpers.region import Region
 from helpers.subject import Pending, Subject, Thread, ffi
 from helpers.uapi import Map, Prot
 
@@ -68,8 +72,31 @@ class Ring:
         vector = thread.scratch_address + _BUFFER_OFFSET
         return thread.begin("io_uring_register", self.descriptor, _REGISTER_BUFFERS, vector, 1)
 
+    def pin(self, region: Region) -> None:
+        """Registers the tested page as a buffer, before it is protected. Raises OSError."""
+        answer = self.register(self._subject.main, region.address(), region.page_bytes).result()
+        if answer.error:
+            raise OSError(answer.error, os.strerror(answer.error), "io_uring_register")
+
     def unregister(self) -> None:
         """Unpins the registered buffer, if there is one, at once: closing the ring does it only
         after a while, and hugetlb pages are few."""
         arguments = (self.descriptor, _UNREGISTER_BUFFERS, 0, 0)
         self._subject.main.syscall("io_uring_register", *arguments)
+
+
+def _rings(_: object) -> bool:
+    subject = Subject.spawn()
+    try:
+        Ring(subject)
+    except OSError:
+        return False
+    finally:
+        subject.close()
+    return True
+
+
+IO_URING = Need(
+    cache(_rings),
+    "io_uring is absent or closed: set kernel.io_uring_disabled=0, or boot with CONFIG_IO_URING=y",
+)

@@ -19,7 +19,7 @@ from signal import SIGUSR1
 
 from helpers import procfs
 from helpers.arrange import content
-from helpers.io_uring import Opcode, Ring
+from helpers.io_uring import IO_URING, Opcode, Ring
 from helpers.machine import DISK, PAGEMAP_SCAN, ROOT, Need
 from helpers.region import Region, Touch
 from helpers.subject import Pending, Subject, Thread
@@ -169,27 +169,12 @@ def _reads_directly(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _rings(_: object) -> bool:
-    subject = Subject.spawn()
-    try:
-        Ring(subject)
-    except OSError:
-        return False
-    finally:
-        subject.close()
-    return True
-
-
 DIRECT_READ = Need(
     lambda _: _direct_source() is not None,
     "Python's own file can't be read with O_DIRECT: install it on ext4 or xfs",
 )
 DIRECT_WRITE = Need(
     lambda _: bool(_direct_folder()), "no folder takes O_DIRECT: set TMPDIR to one on ext4 or xfs"
-)
-IO_URING = Need(
-    cache(_rings),
-    "io_uring is absent or closed: set kernel.io_uring_disabled=0, or boot with CONFIG_IO_URING=y",
 )
 
 

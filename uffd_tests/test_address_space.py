@@ -11,6 +11,7 @@ from helpers.arrange import huge_bytes
 from helpers.axes import (
     ANON,
     DISTINCT,
+    DISTINCT_SMALL,
     STATES,
     SYNC,
     anon,
@@ -280,7 +281,7 @@ def test_shrunk_it_keeps_the_protection_of_the_rest(mem):
     assert mem.store().message == mem.wp_fault()
 
 
-@case("SPACE-10", kinds=(anon, memfd_shared), states=FEW, features=(wpu,))
+@case("SPACE-10", kinds=DISTINCT_SMALL, states=FEW, features=(wpu,))
 def test_dontunmap_leaves_none_ptes_registered(mem):
     mem.protect(mem.unit)
     moved, _ = mem.move(flags=MREMAP_DONTUNMAP)
@@ -292,7 +293,7 @@ def test_dontunmap_leaves_none_ptes_registered(mem):
 
 @case(
     "SPACE-10",
-    kinds=(anon, memfd_shared),
+    kinds=DISTINCT_SMALL,
     states=FEW,
     features=(wpu,),
     also=Feature.EVENT_REMAP,

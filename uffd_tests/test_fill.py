@@ -28,6 +28,7 @@ from helpers.axes import (
     pmd_mapped,
     populated,
     wpu,
+    zero_page,
 )
 from helpers.cases import case, refuses
 from helpers.machine import advice, feature
@@ -357,6 +358,16 @@ def test_one_copy_fills_markers_and_none_ptes_alike(mem):
     assert mem.protected() == set(mem.pmd)
     assert mem.load(mem.pmd[0]).value == mem.load(mem.pmd[-1]).value == VALUE
     assert mem.store(mem.pmd[-1]).message == mem.wp_fault(mem.pmd[-1])
+
+
+@case("FILL-19", kinds=ANON, states=(*NONE, zero_page, populated), features=(wpu,))
+def test_copy_from_a_protected_page_is_silent(mem):
+    mem.protect()
+    mem.advise(Advice.DONTNEED, mem.page + 1)
+    mem.uffd.copy(mem.address(mem.page + 1), *mem.span(mem.page))
+    assert mem.load(mem.page + 1).value == content(mem)
+    assert mem.uffd.read() is None
+    assert mem.protected() == {mem.page}
 
 
 def refused_onto_a_marker(mem, request):

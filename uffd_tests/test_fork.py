@@ -3,6 +3,7 @@
 
 from signal import SIGSEGV
 
+from helpers.arrange import content
 from helpers.axes import (
     ANON,
     DISTINCT,
@@ -12,6 +13,7 @@ from helpers.axes import (
     anon,
     asynchronous,
     huge_zero_page,
+    hugetlb_private,
     memfd_shared,
     none_pte,
     once,
@@ -95,6 +97,41 @@ def test_async_child_with_the_event_takes_its_own_protection_away(mem):
     assert child.store().silent
     assert child.protected() == set(mem.unit) - {mem.page}
     assert mem.protected() == set(mem.unit)
+
+
+@case(
+    "FORK-11",
+    kinds=(anon, hugetlb_private),
+    states=(populated, pmd_mapped),
+    features=SYNC,
+    where=once,
+)
+def test_copy_of_a_pinned_page_is_not_protected_without_the_event(mem, ring):
+    ring.pin(mem)
+    mem.protect(mem.unit)
+    child = mem.fork()
+    assert child.protected() == set()
+    assert child.store().silent
+    assert mem.protected() == set(mem.unit)
+    assert mem.load().value == content(mem)
+
+
+@case(
+    "FORK-11",
+    kinds=(anon, hugetlb_private),
+    states=(populated, pmd_mapped),
+    features=SYNC,
+    where=once,
+    **EVENT,
+)
+def test_copy_of_a_pinned_page_is_protected_with_the_event(mem, ring):
+    ring.pin(mem)
+    mem.protect(mem.unit)
+    child = mem.fork()
+    assert mem.frames(one := range(mem.page, mem.page + 1)) != child.frames(one)
+    assert child.protected() == set(mem.unit)
+    assert child.store().message == child.wp_fault()
+    assert mem.store().message == mem.wp_fault()
 
 
 @case("FORK-4", kinds=DISTINCT, states=FEW, features=SYNC, where=once, **EVENT)

@@ -20,10 +20,9 @@ from helpers.axes import (
     wpu,
 )
 from helpers.cases import case
-from helpers.io_uring import Opcode, Ring
+from helpers.io_uring import Opcode
 from helpers.kernel_access import (
     HASTY_WRITES,
-    IO_URING,
     READS,
     SHARED_FUTEX_READS,
     VALUE,
@@ -54,14 +53,6 @@ def act(request, mem, require):
     for need in call.needs:
         require(need)
     return Act(call, mem, request.getfixturevalue("other") if call.foreign else mem.subject)
-
-
-@pytest.fixture
-def ring(mem, require):
-    require(IO_URING)
-    made = Ring(mem.subject)
-    yield made
-    made.unregister()
 
 
 def lean(setup):
@@ -277,7 +268,7 @@ def test_signal_frame_on_a_protected_stack_raises_messages(mem):
 
 @case("KERN-10", kinds=KINDS, states=(populated,), features=(wpu, asynchronous), thp=(False,))
 def test_pinned_page_is_written_past_its_protection(mem, ring):
-    ring.register(mem.subject.main, mem.address(), mem.page_bytes).result()
+    ring.pin(mem)
     mem.protect()
     ring.prepare(Opcode.READ_FIXED, file_with(mem.subject, VALUE), mem.address(), 8)
     assert Touch(ring.submit(mem.subject.toucher()), mem.uffd).silent

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter KHP: khugepaged, and THPs that are smaller than a PMD."""
 
+import pytest
+
 from helpers import khugepaged, knobs
 from helpers.arrange import content, huge_bytes, swap_out, swapped_bytes
 from helpers.axes import ANON, SYNC, none_pmd, none_pte, pte_mapped, wpu, zero_page
 from helpers.cases import case
-from helpers.machine import DISPOSABLE, MTHP, SWAP
+from helpers.machine import DISPOSABLE, MTHP, NUMA, SWAP
+from helpers.migration import migrate
 from helpers.procfs import MTHP_KNOBS
 from helpers.region import MARKER, Unproven
 from helpers.uapi import Advice
@@ -55,9 +58,7 @@ def test_page_that_is_not_protected_is_collapsed(mem):
     assert mem.load().value == content(mem)
 
 
-@case(
-    "KHP-5", kinds=ANON, states=(none_pmd,), features=SYNC, thp=(False,), needs=(DISPOSABLE, MTHP)
-)
+@case("KHP-5", kinds=ANON, states=(none_pmd,), features=SYNC, thp=(False,), needs=SMALL_THP)
 def test_fault_beside_a_marker_maps_one_page(bare):
     with knobs.set_to({MTHP_KNOBS / "enabled": "always"}):
         bare.advise(Advice.HUGEPAGE, bare.pages)
@@ -70,9 +71,7 @@ def test_fault_beside_a_marker_maps_one_page(bare):
         assert bare.protected() == ({5} if bare.setup.features.markers else set())
 
 
-@case(
-    "KHP-6", kinds=ANON, states=(none_pmd,), features=SYNC, thp=(False,), needs=(DISPOSABLE, MTHP)
-)
+@case("KHP-6", kinds=ANON, states=(none_pmd,), features=SYNC, thp=(False,), needs=SMALL_THP)
 def test_one_page_of_a_smaller_thp_is_protected_alone(bare):
     with knobs.set_to({MTHP_KNOBS / "enabled": "always"}):
         bare.advise(Advice.HUGEPAGE, bare.pages)
@@ -82,6 +81,25 @@ def test_one_page_of_a_smaller_thp_is_protected_alone(bare):
     assert bare.protected() == {1}
     assert bare.store(2).silent
     assert bare.store(1).message == bare.wp_fault(1)
+
+
+@pytest.mark.parametrize("need", [SWAP, NUMA], ids=["to_swap", "to_another_node"])
+@case("KHP-7", kinds=ANON, states=(none_pmd,), features=SYNC, thp=(False,), needs=SMALL_THP)
+def test_pages_of_a_smaller_thp_move_with_their_own_protection(bare, need, require):
+    require(need)
+    with knobs.set_to({MTHP_KNOBS / "enabled": "always"}):
+        bare.advise(Advice.HUGEPAGE, bare.pages)
+        map_small_thp(bare)
+    bare.register()
+    bare.protect(range(1, 3))
+    if need is SWAP:
+        swap_out(bare, range(4))
+    else:
+        migrate(bare, page=1)
+    bare.load_all(range(4))
+    assert bare.protected() == {1, 2}
+    assert bare.store(3).silent
+    assert bare.store(2).message == bare.wp_fault(2)
 
 
 def have_khugepaged_scan(mem):
