@@ -2,14 +2,16 @@
 """SPEC.md chapter FAIL: write-protect when memory for page tables runs out."""
 
 from errno import EAGAIN, ENOMEM
+from functools import partial
 from mmap import PAGESIZE
 
 import pytest
 
-from helpers import memcg
+from helpers import fault_injection, memcg
 from helpers.axes import anon, memfd_shared, none_pmd, wpu
 from helpers.cases import case, refuses
-from helpers.machine import ROOT
+from helpers.fault_injection import FAULT_INJECTION
+from helpers.machine import DISPOSABLE, ROOT
 from helpers.memcg import MEMCG
 from helpers.pagemap import Page, words
 from helpers.subject import SLOT_BYTES
@@ -17,6 +19,7 @@ from helpers.uapi import MLOCK_ONFAULT, MREMAP_FIXED, MREMAP_MAYMOVE, Feature, I
 
 WIDE = 256 << 20  # bytes: the page tables of its markers exceed what is charged in advance
 WIDE_PAGES = WIDE // PAGESIZE
+NARROW = 6 << 20  # bytes, in three page tables
 COPIED = 500  # pages, more than the memory that is left
 AXES = {"states": (none_pmd,), "thp": (False,), "features": (wpu,), "needs": (ROOT, MEMCG)}
 
@@ -36,9 +39,9 @@ def wide(bare, group):
     return start
 
 
-def protected(mem, start):
+def protected(mem, start, size=WIDE):
     """Which pages from `start` on carry the uffd-wp bit."""
-    return [bool(word & Page.WP) for word in words(mem.subject, start, WIDE_PAGES)]
+    return [bool(word & Page.WP) for word in words(mem.subject, start, size // PAGESIZE)]
 
 
 @case("FAIL-1", kinds=(anon, memfd_shared), **AXES)
@@ -110,6 +113,30 @@ def test_copy_without_memory_stops_where_it_is(bare, wide, group):
     done = struct.done // PAGESIZE
     assert (answer.error, 0 < done < COPIED) == (EAGAIN, True)
     assert protected(bare, wide) == [False] * done + [True] * (WIDE_PAGES - done)
+
+
+@case(
+    "FAIL-7",
+    kinds=(anon, memfd_shared),
+    states=(none_pmd,),
+    features=(wpu,),
+    thp=(False,),
+    needs=(FAULT_INJECTION, DISPOSABLE),
+)
+def test_whichever_allocation_fails_a_prefix_is_protected(bare):
+    def prepare():
+        start[0] = bare.kind.map(bare.subject, NARROW).start
+        bare.uffd.register(start[0], NARROW)
+        return partial(bare.uffd.writeprotect, start[0], NARROW)
+
+    start, errors = [0], []
+    with fault_injection.enabled():
+        for error in fault_injection.each(bare.subject.main, prepare):
+            found = protected(bare, start[0], NARROW)
+            assert sum(found) == (*found, False).index(False)
+            assert all(found) == (error == 0)
+            errors.append(error)
+    assert set(errors) == {0, ENOMEM}
 
 
 def move_off_the_boundary(mem, start):
