@@ -55,6 +55,17 @@ def test_tmt_takes_the_plan(tmp_path: Path) -> None:
     assert "fail" not in done.stdout
 
 
+@pytest.mark.skipif(
+    not Path("/usr/lib/python3/dist-packages/lava_common").exists(),
+    reason="no schema of LAVA's: apt-get install lava-common",
+)
+def test_lava_takes_the_definition() -> None:
+    program = "import sys, yaml; from lava_common.schemas.test.testdef import validate"
+    check = f"{program}; validate(yaml.safe_load(open(sys.argv[1])))"
+    done = run("/usr/bin/python3", "-c", check, CI / "lava.yaml")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_suite_joins_installed_selftests_once(tmp_path: Path) -> None:
     listed = tmp_path / "kselftest-list.txt"
     listed.write_text("mm:ksft_uffd_wp.sh\n")

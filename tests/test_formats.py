@@ -15,7 +15,7 @@ import pytest
 
 from report import flat, kcidb, lava
 from report.__main__ import main
-from report.merge import State, load
+from report.merge import NEVER_REACHED, Kernel, Outcome, Run, State, load
 from report.text import clean
 
 ROOT = Path(__file__).parent.parent
@@ -42,11 +42,38 @@ def test_kcidb_ties_a_known_failure_to_its_issue() -> None:
     assert issue["comment"] in test["log_excerpt"]
 
 
-def test_kcidb_tells_a_broken_harness_from_a_broken_kernel() -> None:
-    document = json.loads(kcidb.document(load(GOLDEN / "cut_short")))
-    statuses = {test["path"]: test["status"] for test in document["tests"]}
-    assert statuses["uffd_wp.run.ended"] == "MISS"
-    assert "FAIL" in statuses.values()
+@pytest.mark.parametrize(
+    ("name", "path", "status"),
+    [
+        ("cut_short", "run.ended", "MISS"),
+        ("lost_results", "run.counts", "MISS"),
+        ("garbled", "stream.readable", "MISS"),
+        ("never_began", "run.not_empty", "MISS"),
+        ("splat", "run.splat", "FAIL"),
+        ("panic", "vm.lost.1", "FAIL"),
+        ("missing_feature", "vm.features", "FAIL"),
+    ],
+)
+def test_kcidb_tells_a_broken_harness_from_a_broken_kernel(
+    name: str, path: str, status: str
+) -> None:
+    document = json.loads(kcidb.document(load(GOLDEN / name)))
+    assert {test["path"]: test["status"] for test in document["tests"]}[f"uffd_wp.{path}"] == status
+
+
+@pytest.mark.parametrize("reason", [NEVER_REACHED, "never ran: panic, 12 guests lost in all"])
+def test_kcidb_misses_a_case_that_did_not_run(reason: str) -> None:
+    case = Outcome("thp.case", State.CRASHED, reason=reason)
+    document = json.loads(kcidb.document(Run((Kernel("6.12", {}, None, (), (case,)),))))
+    assert [test["status"] for test in document["tests"]] == ["MISS"]
+
+
+def test_kcidb_has_one_issue_for_all_its_cases() -> None:
+    cases = [Outcome(f"thp.{name}", State.XFAILED, reason="known (link)") for name in "ab"]
+    run = Run(tuple(Kernel(name, {}, None, (), tuple(cases)) for name in ("6.1", "6.12")))
+    document = json.loads(kcidb.document(run))
+    kcidb_io.schema.V5_3.validate(document)
+    assert (len(document["issues"]), len(document["incidents"])) == (1, 4)
 
 
 @pytest.mark.parametrize("name", RUNS)

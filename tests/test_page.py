@@ -13,28 +13,23 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.command import Command
 from selenium.webdriver.remote.webelement import WebElement
 
-from report import diff, html, mutants
+from report import diff, html, mutants, pictures
 from report.merge import load
 
 GOLDEN = Path(__file__).parent / "golden" / "streams"
 PLOT = Path(__file__).parent.parent / "bench" / "results.svg"
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PHONE, DESK = (390, 844), (1400, 1000)
 
 pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no browser: apt-get install chromium chromium-driver"
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="no browser: apt-get install chromium chromium-driver",
 )
 
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield made
-    made.quit()
+    with pictures.browser() as opened:
+        yield opened
 
 
 FAULT = {"id": "1", "place": "mm/mprotect.c:210", "fault": "the test of pte_none() is always false"}
@@ -157,10 +152,8 @@ def test_what_is_shown_can_be_narrowed(page: webdriver.Chrome) -> None:
 @pytest.fixture(params=[PHONE, DESK], ids=["phone", "desk"])
 def width(request: pytest.FixtureRequest, page: webdriver.Chrome) -> Iterator[int]:
     """The page's, in pixels, on a screen of that size."""
-    width, height = request.param
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    yield width
+    pictures.set_screen(page, *request.param)
+    yield request.param[0]
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
@@ -208,3 +201,9 @@ def luminance(colour: list[float]) -> float:
     parts = [part / 255 for part in colour[:3]]
     red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_pictures_for_the_readme(tmp_path: Path) -> None:
+    pictures.take(GOLDEN / "normal", tmp_path)
+    for name in ("answers.png", "cell.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
