@@ -18,6 +18,7 @@ from pathlib import Path
 from report.merge import Unreadable
 
 KILLED = "killed"
+EXCUSED = ("equivalent", "unreachable")
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,13 @@ class Score:
     faults: tuple[Fault, ...]
 
     @property
-    def states(self) -> list[str]:
-        """Those that there are, the most frequent first, but killed before all."""
-        counts = Counter(fault.state for fault in self.faults)
-        return sorted(counts, key=lambda state: (state != KILLED, -counts[state], state))
+    def states(self) -> dict[str, list[Fault]]:
+        """The faults by state: killed first, excused last."""
+        found: dict[str, list[Fault]] = {}
+        for fault in self.faults:
+            found.setdefault(fault.state, []).append(fault)
+        order = sorted(found, key=lambda state: (state != KILLED, state in EXCUSED, state))
+        return {state: found[state] for state in order}
 
     @property
     def files(self) -> dict[str, Counter[str]]:

@@ -110,6 +110,12 @@ def test_an_open_cell_has_an_address(page: webdriver.Chrome, file: Path) -> None
     assert find(page, "#cell-title").text == "SHMEM-5 on 6.12: known issue"
 
 
+def test_a_clause_that_is_linked_to_is_shown_whatever_the_filter(page: webdriver.Chrome) -> None:
+    find(page, "#search").send_keys("SHMEM-5")
+    find(page, "#answers a[href='#NONE-2']").click()
+    assert find(page, "#NONE-2").is_displayed()
+
+
 def test_a_known_issue_tells_its_reason_at_once(page: webdriver.Chrome) -> None:
     cell(page, "SHMEM-5", 1).click()
     assert find(page, "details[open] .reason").text.startswith("REGISTER without WP succeeds")

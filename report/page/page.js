@@ -173,7 +173,7 @@ function show(button) {
   dialog.scrollTop = 0;
 }
 
-// -- an open cell has an address: #CLAUSE/KERNEL
+// -- an open cell has an address, #CLAUSE/KERNEL, and no filter hides what an address names
 
 matrix.addEventListener("click", (event) => {
   const button = event.target.closest("td button");
@@ -186,10 +186,14 @@ dialog.addEventListener("close", () => history.replaceState(null, "", location.h
 
 function follow() {
   const [clause, name] = decodeURIComponent(location.hash.slice(1)).split("/");
-  const row = name && document.getElementById(clause);
-  const button = row && row.querySelector(`button[data-kernel="${data.kernels.indexOf(name)}"]`);
+  const row = rows.find((one) => one.id === clause);
+  if (row && row.hidden) {
+    search.value = only.value = "";
+    filter();
+    row.scrollIntoView();
+  }
+  const button = name && row && row.querySelector(`button[data-kernel="${data.kernels.indexOf(name)}"]`);
   if (!button) return;
-  row.hidden = row.closest("tbody").hidden = false;
   row.scrollIntoView({ block: "center" });
   go(button);
   show(button);
