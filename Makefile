@@ -7,6 +7,7 @@
 # bench-selftests  the suite's speed beside the kernel's own selftests
 # fuzz    random programs for SECONDS in each world, on all cores
 # mutants  how many faults planted in a kernel the cases find, which takes an hour or more
+# reach   which lines of the kernel's uffd-wp code the cases run, and its selftests
 # ARGS    goes to pytest, or to the benchmark: make check ARGS='-k none_pte -x'
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ RUN    := results/$(shell date +%Y%m%dT%H%M%S)-$(shell echo $$PPID)
 
 SECONDS ?= 600
 
-.PHONY: check test vm drills bench bench-selftests fuzz mutants clean
+.PHONY: check test vm drills bench bench-selftests fuzz mutants reach clean
 
 check: $(READY)
 	@mkdir -p $(RUN) && ln -sfn $(notdir $(RUN)) results/latest
@@ -50,6 +51,9 @@ fuzz: $(READY)
 
 mutants: $(READY)
 	$(VENV)/bin/python -m mutants $(ARGS)
+
+reach: $(READY)
+	$(VENV)/bin/python -m mutants.reach
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \

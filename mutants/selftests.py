@@ -60,13 +60,10 @@ class Ran:
         """Whether it ended as it does when no test fails; 4 is that all were skipped."""
         return self.end in ("exit 0", "exit 4", "enough") and "failed" not in self.outcomes.values()
 
-    def failed(self, usual: dict[str, str]) -> list[str]:
-        """The tests that pass as a rule, and now fail or have no result."""
-        return [
-            name
-            for name, outcome in usual.items()
-            if outcome == "passed" and self.outcomes.get(name, "failed") == "failed"
-        ]
+    def told(self) -> str:
+        """What came of it, in the first line in short."""
+        failed = [name for name, outcome in self.outcomes.items() if outcome == "failed"]
+        return f"{self.end}: {', '.join(failed) or 'no test failed'}\n{self.output}"
 
 
 def filters(listed: Iterable[str]) -> list[str]:

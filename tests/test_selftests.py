@@ -44,11 +44,9 @@ def test_filters_select_each_test_once() -> None:
     ]
 
 
-def test_a_test_fails_if_it_passes_as_a_rule_and_now_fails_or_has_no_result() -> None:
-    usual = dict.fromkeys(("a", "b", "c"), "passed") | {"d": "failed", "e": "skipped"}
-    now = Ran({"a": "passed", "b": "failed", "d": "failed"}, "exit 1", "")
-    assert now.failed(usual) == ["b", "c"]
-    assert Ran(usual | {"a": "skipped"}, "exit 0", "").failed(usual) == []
+def test_what_failed_is_told_first() -> None:
+    told = Ran({"a": "passed", "b": "failed", "c": "failed"}, "exit 1", "the output").told()
+    assert told == "exit 1: b, c\nthe output"
 
 
 @pytest.fixture
