@@ -34,7 +34,7 @@ from vm.kernels import Kernel, KernelFiles
 FLAVOUR = "mutants"
 _LIST = "/uffd-wp/mutants.json"
 _SECONDS = 6 * 3600.0
-_SILENCE = 100.0  # of a guest: a case may wait for its subject, and its process be killed
+_SILENCE = 60.0  # of a guest: a case may wait for its subject, and its process be killed
 _CASE_SECONDS = 10.0
 _MOST_LOST = 200  # faults panic and hang guests
 

@@ -16,8 +16,14 @@ class Reach:
     """What a case did on the kernel on which no fault acts."""
 
     case: str
+    clause: str
     seconds: float
     faults: frozenset[int]
+
+    @property
+    def test(self) -> str:
+        """The test that it is a case of, as CHAPTER.NAME."""
+        return ".".join(self.case.split(".")[:2])
 
     @property
     def cost(self) -> float:
@@ -25,16 +31,12 @@ class Reach:
         return self.seconds * len(self.faults)
 
 
-def _test(case: str) -> str:
-    return ".".join(case.split(".")[:2])
-
-
 def ordered(cases: Iterable[Reach]) -> list[str]:
     """The cases in the order in which they are tried: of each test the cheapest, then of each
     the next; those of the late chapters at the end."""
     by_test: dict[str, list[Reach]] = {}
     for case in sorted(cases, key=lambda case: case.cost):
-        by_test.setdefault(_test(case.case), []).append(case)
+        by_test.setdefault(case.test, []).append(case)
     rounds = zip_longest(*by_test.values())
     names = [case.case for turn in rounds for case in turn if case]
     return sorted(names, key=lambda name: name.partition(".")[0] in _LATE)
@@ -48,13 +50,13 @@ def reaching(number: int, reaches: Iterable[Reach], most: int) -> list[str]:
 def passed(events: Iterable[dict[str, object]]) -> Iterator[Reach]:
     """The cases of a stream that passed, and what they reach."""
     faults: dict[str, frozenset[int]] = {}
-    seconds: dict[str, float] = {}
+    results: dict[str, tuple[str, float]] = {}
     for event in events:
         match event:
-            case {"event": "result", "id": str(name), "state": "passed", "seconds": float(spent)}:
-                seconds[name] = spent
+            case {"event": "result", "id": str(name), "state": "passed"}:
+                results[name] = str(event["clause"]), float(str(event["seconds"]))
             case {"event": "reach", "id": str(name), "faults": list(numbers)}:
                 faults[name] = frozenset(numbers)
-    for name, spent in seconds.items():
+    for name, (clause, seconds) in results.items():
         if name in faults:
-            yield Reach(name, spent, faults[name])
+            yield Reach(name, clause, seconds, faults[name])

@@ -37,7 +37,7 @@ from helpers.results import Results, is_case
 from helpers.run import Run
 
 _KNOBS = Path("/sys/module/wp_mutant/parameters")
-_HANG_SECONDS = 60.0  # of a case, after all that it may wait for its subject
+_HANG_SECONDS = 30.0  # of a case, after all that it may wait for its subject
 _SPOILT = 3  # the exit code of a session whose guest is to be booted anew
 
 

@@ -118,6 +118,15 @@ class Score:
         """How many cases reach a fault."""
         return sum(fault.number in reach.faults for reach in self.reaches)
 
+    def idle(self) -> list[str]:
+        """The tests that were first to kill nothing, and whose clause others prove, too."""
+        tests: dict[str, set[str]] = {}
+        for reach in self.reaches:
+            tests.setdefault(reach.clause, set()).add(reach.test)
+        killers = {".".join(v.killer.split(".")[:2]) for v in self.verdicts.values()}
+        shared = (test for found in tests.values() if len(found) > 1 for test in found)
+        return sorted(set(shared) - killers)
+
     def stale(self) -> list[str]:
         """The patterns of reasons that cover a killed fault, or none at all."""
         lived = [f.id for f in self.faults if not self.verdict(f).killed]
@@ -200,6 +209,9 @@ def page(score: Score) -> str:
         if (verdict := score.verdict(fault)).killed:
             about = f"| `{fault.function}` | {_cell(fault.told())} | {verdict.killer} |"
             lines.append(f"{about} {verdict.clause} |")
+    if idle := score.idle():
+        lines += ["", "## Tests that were first to kill nothing, and prove no clause alone", ""]
+        lines += [f"- {test}" for test in idle]
     return "\n".join(lines) + "\n"
 
 
@@ -209,7 +221,12 @@ def _cell(text: str) -> str:
 
 def write(folder: Path, score: Score) -> None:
     """Writes `table.json` and `results.md` into a folder, and the summary for people."""
-    table = {"release": score.release, "score": score.percent(), "faults": score.rows()}
+    table = {
+        "release": score.release,
+        "score": score.percent(),
+        "faults": score.rows(),
+        "idle": score.idle(),
+    }
     (folder / "table.json").write_text(json.dumps(table, indent=1) + "\n")
     (folder / "results.md").write_text(page(score))
     print(summary(score))

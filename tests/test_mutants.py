@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mutants import __main__ as command
 from mutants import choose, plant, table
 from mutants.choose import Reach
 from mutants.plant import Fault, Operators, PlantError
@@ -221,11 +222,11 @@ def test_the_operators_and_the_faults_by_hand_can_be_read() -> None:
 
 def test_of_each_test_the_cheapest_case_comes_first() -> None:
     cases = [
-        Reach("a.one.anon", 2.0, frozenset({1})),
-        Reach("a.one.shmem", 1.0, frozenset({1})),
-        Reach("programs.many", 0.1, frozenset({1})),
-        Reach("b.two", 1.5, frozenset({1})),
-        Reach("b.other", 0.1, frozenset({2})),
+        Reach("a.one.anon", "A-1", 2.0, frozenset({1})),
+        Reach("a.one.shmem", "A-1", 1.0, frozenset({1})),
+        Reach("programs.many", "A-1", 0.1, frozenset({1})),
+        Reach("b.two", "A-1", 1.5, frozenset({1})),
+        Reach("b.other", "A-1", 0.1, frozenset({2})),
     ]
     assert choose.reaching(1, cases, 9) == ["a.one.shmem", "b.two", "a.one.anon", "programs.many"]
     assert choose.reaching(1, cases, 1) == ["a.one.shmem"]
@@ -233,12 +234,12 @@ def test_of_each_test_the_cheapest_case_comes_first() -> None:
 
 def test_only_cases_that_passed_are_tried() -> None:
     events: list[dict[str, object]] = [
-        {"event": "result", "id": "a", "state": "passed", "seconds": 1.0},
+        {"event": "result", "id": "a", "state": "passed", "clause": "A-1", "seconds": 1.0},
         {"event": "reach", "id": "a", "faults": [3]},
-        {"event": "result", "id": "b", "state": "xfailed", "seconds": 1.0},
+        {"event": "result", "id": "b", "state": "xfailed", "clause": "A-1", "seconds": 1.0},
         {"event": "reach", "id": "b", "faults": [3]},
     ]
-    assert list(choose.passed(events)) == [Reach("a", 1.0, frozenset({3}))]
+    assert list(choose.passed(events)) == [Reach("a", "A-1", 1.0, frozenset({3}))]
 
 
 # -- the table
@@ -268,6 +269,25 @@ def test_a_lost_guest_is_a_kill_by_the_case_in_flight_alone() -> None:
     found = table.verdicts(events)
     assert found["a"].killer == "c"
     assert "b" not in found
+
+
+def test_a_test_is_idle_that_kills_nothing_and_whose_clause_another_proves() -> None:
+    cases = [
+        Reach("a.killer.anon", "A-1", 1.0, frozenset()),
+        Reach("a.idle.anon", "A-1", 1.0, frozenset()),
+        Reach("a.alone.anon", "A-2", 1.0, frozenset()),
+    ]
+    killed = table.verdicts([result("a", "a.killer.anon")])
+    assert table.Score("6.12", [fault("a")], killed, cases, []).idle() == ["a.idle"]
+
+
+def test_what_is_wanted_is_what_lives_and_has_cases_untried() -> None:
+    cases = [Reach(name, "A-1", 1.0, frozenset({1, 2, 3})) for name in ("a.b", "a.c")]
+    events = [result("killed", "a.b"), result("new-case", "", ("a.b",))]
+    events += [result("done", "", ("a.b", "a.c"))]
+    faults = [fault("killed", 1), fault("new-case", 2), fault("done", 3), fault("unreached", 4)]
+    (wanted,) = command._wanted(faults, cases, table.verdicts(events), 9)
+    assert (wanted["id"], wanted["cases"]) == ("new-case", ["a.c"])
 
 
 def test_the_score_leaves_out_what_no_case_could_kill() -> None:
