@@ -12,19 +12,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from bench.selftests import SELFTEST_DIR, BenchError, selftest_tree
 from helpers import stream
 from helpers.build import BuildError
 from helpers.cases import canonical_id
-from mutants import choose, kernel, plant, table
+from mutants import choose, kernel, plant, selftests, table
 from mutants.choose import Reach
 from mutants.plant import Fault, PlantError
+from mutants.table import Found, Score, Verdict
 from vm import guests, kernels, qemu
 from vm.campaign import Campaign
 from vm.errors import VmError, first
@@ -33,9 +38,9 @@ from vm.kernels import Kernel, KernelFiles
 
 FLAVOUR = "mutants"
 _LIST = "/uffd-wp/mutants.json"
+_SEED = 7
 _SECONDS = 6 * 3600.0
 _SILENCE = 60.0  # of a guest: a case may wait for its subject, and its process be killed
-_CASE_SECONDS = 10.0
 _MOST_LOST = 200  # faults panic and hang guests
 
 
@@ -46,6 +51,31 @@ def _say(text: str) -> None:
 def planted(source: Path, config: str) -> dict[str, str]:
     """What the flavour's kernel differs in from the source."""
     return plant.planted(source, plant.plan(source, config))
+
+
+@dataclass(frozen=True)
+class Side:
+    """Whose cases are to find the faults, and what they take."""
+
+    folder: Path  # for their streams
+    cases: Callable[[], set[str]]  # their ids
+    paths: tuple[str, ...] = ()  # where pytest finds them, unless it knows
+    files: Mapping[str, bytes] = field(default_factory=dict)  # what they need in a guest
+    case_seconds: float = 10.0
+    silence: float = _SILENCE
+
+
+def _suite(folder: Path) -> Side:
+    return Side(folder, _collected)
+
+
+def _selftests(folder: Path) -> Side:
+    """The kernel's own. Raises BenchError."""
+    with selftest_tree(None) as source:
+        programs = source / SELFTEST_DIR
+        names, files = selftests.cases(programs), selftests.files(programs)
+    seconds = selftests.SECONDS
+    return Side(folder, lambda: names, (selftests.GUEST,), files, seconds, 2.5 * seconds)
 
 
 def _collected() -> set[str]:
@@ -69,33 +99,39 @@ def _campaign(folder: Path, what: str, tree: Path) -> tuple[Campaign, KernelFile
     return Campaign(made, folder / f"{what}-{number}"), made.files()
 
 
-def _reach(folder: Path, tree: Path) -> None:
+def _reach(side: Side, tree: Path) -> None:
     """Has those cases tell what they reach that haven't yet."""
-    events = _events(folder, "reach")
-    known = stream.ended(events)
-    if not (new := _collected() - known):
+    known = stream.ended(_events(side.folder, "reach"))
+    if not (new := side.cases() - known):
         return
     _say(f"{len(new)} cases tell which faults they reach")
-    campaign, files = _campaign(folder, "reach", tree)
+    campaign, files = _campaign(side.folder, "reach", tree)
     campaign.ended.update(known)  # a guest leaves out what it finds in the stream
     for name in known:
         campaign.record("result", sync=False, id=name, state="skipped")
-    terms = Terms(["-p", "mutants.plugin"], _SECONDS, None)
+    terms = Terms(["-p", "mutants.plugin", *side.paths], _SECONDS, None, side.files)
     asyncio.run(guests.run([(campaign, files)], terms))
 
 
-def _kill(folder: Path, tree: Path, wanted: list[dict[str, Any]]) -> None:
+def _kill(side: Side, tree: Path, wanted: list[dict[str, Any]]) -> None:
     """Lets faults act, one after the other."""
     _say(f"{len(wanted)} faults act, one after the other")
-    campaign, files = _campaign(folder, "kill", tree)
-    arguments = ["-p", "mutants.plugin", f"--mutants={_LIST}", f"--case-timeout={_CASE_SECONDS:g}"]
-    listed = {_LIST: json.dumps(wanted).encode()}
-    terms = Terms(arguments, _SECONDS, _SILENCE, listed, _MOST_LOST)
+    campaign, files = _campaign(side.folder, "kill", tree)
+    arguments = ["-p", "mutants.plugin", f"--mutants={_LIST}", *side.paths]
+    arguments += [f"--case-timeout={side.case_seconds:g}"]
+    present = {**side.files, _LIST: json.dumps(wanted).encode()}
+    terms = Terms(arguments, _SECONDS, side.silence, present, _MOST_LOST)
     asyncio.run(guests.run([(campaign, files)], terms))
+
+
+def _found(folder: Path) -> Found:
+    """What came of it so far."""
+    reaches = choose.passed(_events(folder, "reach"))
+    return Found(table.verdicts(_events(folder, "kill")), list(reaches))
 
 
 def _wanted(
-    faults: list[Fault], reaches: list[Reach], verdicts: dict[str, table.Verdict], most: int
+    faults: list[Fault], reaches: list[Reach], verdicts: Mapping[str, Verdict], most: int
 ) -> list[dict[str, Any]]:
     """The faults that are not killed and that there are untried cases for, the quickest first."""
     wanted = []
@@ -125,6 +161,11 @@ def _parse(words: list[str]) -> argparse.Namespace:
         metavar="N",
         help="how many cases are tried on a fault, each test's cheapest first (default: 400)",
     )
+    parser.add_argument(
+        "--selftests",
+        action="store_true",
+        help="have the kernel's own selftests find the faults, taken in random order, instead",
+    )
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls found")
     parser.add_argument("--list", action="store_true", help="list the faults, and do no more")
     return parser.parse_args(words)
@@ -142,18 +183,21 @@ def _run(options: argparse.Namespace) -> None:
         print("\n".join(f"{f.id}  {f.file}:{f.line}  {f.told()}" for f in chosen))
         return
     folder = PROJECT / "results" / "mutants" / (tree / kernel.STAMP).read_text()[:12]
+    theirs = folder / "selftests"
+    side = _selftests(theirs) if options.selftests else _suite(folder)
     if options.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(side.folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     qemu.check()
-    _reach(folder, tree)
-    reaches = list(choose.passed(_events(folder, "reach")))
-    verdicts = table.verdicts(_events(folder, "kill"))
-    if wanted := _wanted(chosen, reaches, verdicts, options.most):
-        _kill(folder, tree, wanted)
-        verdicts = table.verdicts(_events(folder, "kill"))
-    files = kernels.at(tree)
-    table.write(folder, table.Score(files.release, chosen, verdicts, reaches))
+    _reach(side, tree)
+    found = _found(side.folder)
+    if wanted := _wanted(chosen, found.reaches, found.verdicts, options.most):
+        if options.selftests:  # so that those that were tried are a sample, whenever it ends
+            random.Random(_SEED).shuffle(wanted)
+        _kill(side, tree, wanted)
+    release, ours = kernels.at(tree).release, _found(folder)
+    score = Score(release, chosen, ours.verdicts, ours.reaches, selftests=_found(theirs))
+    table.write(folder, score)
 
 
 def main(words: list[str]) -> int:
@@ -164,7 +208,7 @@ def main(words: list[str]) -> int:
         return 130
     except Exception as caught:
         error = first(caught)
-        if not isinstance(error, (BuildError, PlantError, VmError, OSError)):
+        if not isinstance(error, (BenchError, BuildError, PlantError, VmError, OSError)):
             raise
         _say(f"mutants: {error}")
         return 2

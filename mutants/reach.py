@@ -225,8 +225,8 @@ def main() -> int:
     try:
         tree = kernel.built(FLAVOUR)
         if _USAGE in (
-            vm.main([str(tree), "--results", str(ours), "--", *plugin]),
             selftests.in_guests([str(tree), "--results", str(theirs)], plugin),
+            vm.main([str(tree), "--results", str(ours), "--", *plugin]),
         ):
             return _USAGE
         found = lines(tree, counts(tree, ours), counts(tree, theirs))

@@ -26,9 +26,12 @@ from bench.selftests import (
     selftest_tree,
     tap_results,
 )
+from helpers.cases import canonical_id
 from vm import __main__ as vm
 
 FOLDER = Path("/uffd-wp/selftests")  # in a guest
+GUEST = "mutants/selftests_guest.py"
+SECONDS = 60.0  # for a unit, which takes a few, and a dozen where the CPU is emulated
 _UNIT_TESTS = "uffd-unit-tests"
 _HANDSHAKE = "UFFDIO_API"
 _USAGE = 2
@@ -134,13 +137,21 @@ def run(unit: Unit, seconds: float, folder: Path = FOLDER) -> Ran:
     return Ran(outcomes(output), end, output)
 
 
+def cases(folder: Path) -> set[str]:
+    """The ids of the units as cases."""
+    return {canonical_id(f"{GUEST}::test_selftest[{unit.name}]") for unit in units(folder)}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What guests need of the folder in which the programs were built."""
+    return {str(FOLDER / name): (folder / name).read_bytes() for name in SELFTESTS}
+
+
 def in_guests(options: list[str], arguments: list[str]) -> int:
     """Runs all units as run-in-vm.sh runs the suite, with options of its and arguments of
     pytest's; returns the exit code. Raises BenchError, OSError."""
     with selftest_tree(None) as tree:
-        folder = tree / SELFTEST_DIR
-        programs = {str(FOLDER / name): (folder / name).read_bytes() for name in SELFTESTS}
-        return vm.main([*options, "--", "mutants/selftests_guest.py", *arguments], programs)
+        return vm.main([*options, "--", GUEST, *arguments], files(tree / SELFTEST_DIR))
 
 
 def main(words: list[str]) -> int:

@@ -21,8 +21,6 @@ from helpers.stream import Stream
 from mutants import selftests
 from mutants.selftests import Unit
 
-_SECONDS = 60.0  # for a unit, which takes a few, and a dozen where the CPU is emulated
-
 
 @pytest.fixture(scope="module")
 def record(pytestconfig: pytest.Config) -> Iterator[Stream]:
@@ -43,7 +41,7 @@ def _huge_pages() -> Iterator[None]:
 @pytest.mark.parametrize("unit", selftests.units(), ids=lambda unit: unit.name)
 def test_selftest(record: Stream, unit: Unit) -> None:
     log, begun = KernelLog(), time.monotonic()
-    ran = selftests.run(unit, _SECONDS)
+    ran = selftests.run(unit, selftests.SECONDS)
     seconds = round(time.monotonic() - begun, 3)
     record.write("selftest", unit=unit.name, outcomes=ran.outcomes, end=ran.end, seconds=seconds)
     assert ran.well, ran.told()

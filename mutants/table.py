@@ -83,6 +83,14 @@ def reasons(path: Path = SURVIVORS) -> list[Reason]:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What some cases reach, and what became of the faults."""
+
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    reaches: list[Reach] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Score:
     """All that the table tells."""
 
@@ -91,6 +99,7 @@ class Score:
     verdicts: Mapping[str, Verdict]
     reaches: list[Reach]
     reasons: list[Reason] = field(default_factory=reasons)
+    selftests: Found = field(default_factory=Found)
 
     def verdict(self, fault: Fault) -> Verdict:
         return self.verdicts.get(fault.id, Verdict())
@@ -127,6 +136,31 @@ class Score:
         shared = (test for found in tests.values() if len(found) > 1 for test in found)
         return sorted(set(shared) - killers)
 
+    def of_selftests(self, fault: Fault) -> str:
+        """What the kernel's selftests made of a fault: the unit that killed it, or why none."""
+        verdict = self.selftests.verdicts.get(fault.id)
+        if verdict and verdict.killed:
+            return verdict.killer.rpartition(".")[2]
+        reached = any(fault.number in reach.faults for reach in self.selftests.reaches)
+        return ("survived" if verdict else "not tried") if reached else "not reached"
+
+    def comparison(self) -> str:
+        """The selftests beside the suite, in a few words; "" where they have not run."""
+        if not self.selftests.reaches:
+            return ""
+        made = {fault.id: self.of_selftests(fault) for fault in self.faults}
+        reached = [fault for fault in self.faults if made[fault.id] != "not reached"]
+        tried = [fault for fault in reached if made[fault.id] != "not tried"]
+        theirs = [fault for fault in tried if made[fault.id] != "survived"]
+        ours = [fault for fault in tried if self.verdict(fault).killed]
+        alone = [fault for fault in theirs if not self.verdict(fault).killed]
+        sample = "all tried" if tried == reached else f"{len(tried)}, taken at random, tried"
+        return (
+            f"The kernel's own selftests reach {len(reached)} of {len(self.faults)} faults. Of "
+            f"those, {sample}: they kill {len(theirs)}, the suite {len(ours)}; "
+            f"{len(alone)} are killed by them alone."
+        )
+
     def stale(self) -> list[str]:
         """The patterns of reasons that cover a killed fault, or none at all."""
         lived = [f.id for f in self.faults if not self.verdict(f).killed]
@@ -147,6 +181,7 @@ class Score:
                 "why": fault.why,
                 "state": self.state(fault),
                 "reached_by": self.reached(fault),
+                "selftests": self.of_selftests(fault),
                 "killer": self.verdict(fault).killer,
                 "clause": self.verdict(fault).clause,
                 "how": self.verdict(fault).how,
@@ -164,6 +199,7 @@ def summary(score: Score) -> str:
     lines = [
         f"Linux {score.release}: {len(score.faults)} faults: {counts}",
         f"score: {score.percent():.1f} % of those that a case could kill",
+        *filter(None, [score.comparison()]),
     ]
     lines += [
         f"  {score.state(fault)}: {fault.id}  {fault.file}:{fault.line}  {fault.told()}"
@@ -186,6 +222,7 @@ def page(score: Score) -> str:
         f"**{states['killed']} of {len(score.faults)} killed, "
         f"{score.percent():.1f} % of those that a case could kill.**",
         "",
+        *([comparison, ""] if (comparison := score.comparison()) else []),
         f"| file | {' | '.join(kinds)} |",
         f"|---|{'---|' * len(kinds)}",
     ]
@@ -204,11 +241,12 @@ def page(score: Score) -> str:
         lines += ["**open**: not explained yet", ""]
         lines += [f"- {fault.file}, `{fault.function}`: {fault.told()}" for fault in left]
         lines += [""]
-    lines += ["## Killed", "", "| fault | | killed by | clause |", "|---|---|---|---|"]
+    lines += ["## Killed", "", "| fault | | killed by | clause | selftests |"]
+    lines += ["|---|---|---|---|---|"]
     for fault in score.faults:
         if (verdict := score.verdict(fault)).killed:
             about = f"| `{fault.function}` | {_cell(fault.told())} | {verdict.killer} |"
-            lines.append(f"{about} {verdict.clause} |")
+            lines.append(f"{about} {verdict.clause} | {score.of_selftests(fault)} |")
     if idle := score.idle():
         lines += ["", "## Tests that were first to kill nothing, and prove no clause alone", ""]
         lines += [f"- {test}" for test in idle]

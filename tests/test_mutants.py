@@ -301,3 +301,19 @@ def test_the_score_leaves_out_what_no_case_could_kill() -> None:
     assert score.stale() == ["a", "x"]
     assert "open: d" in table.summary(score)
     assert "2 of 4 killed" in table.page(score)
+
+
+def test_the_selftests_stand_beside_the_suite() -> None:
+    unit = "selftests_guest.selftest.unit"
+    reach = Reach(unit, "selftests", 1.0, frozenset({1, 2, 3}))
+    faults = [fault(name, number) for number, name in enumerate("abcd", 1)]
+    theirs = table.verdicts([result("a", unit), result("b")])
+    found = table.Found(theirs, [reach])
+    ours = table.verdicts([result("b", "k"), result("d", "k")])
+    score = table.Score("6.12", faults, ours, [], [], found)
+    made = [score.of_selftests(each) for each in faults]
+    assert made == ["unit", "survived", "not tried", "not reached"]
+    assert score.comparison() == (
+        "The kernel's own selftests reach 3 of 4 faults. Of those, 2, taken at random, tried: "
+        "they kill 1, the suite 1; 1 are killed by them alone."
+    )
