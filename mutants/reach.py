@@ -47,14 +47,16 @@ Counts = Counter[tuple[str, int]]  # how often a line, by its file and number, h
 
 
 def profiled(tree: Path, _config: str) -> dict[str, str]:
-    """The Makefiles that have gcov count in the C files that name uffd-wp."""
+    """The Makefiles that have gcov count in the C files that name uffd-wp: also the lines of
+    calls, which gcc otherwise inlines before it counts."""
     files: dict[str, str] = {}
     for path in sorted(path for folder in _FOLDERS for path in (tree / folder).rglob("*.c")):
         if _NAMES.search(plant.masked(path.read_text())):
             makefile = path.with_name("Makefile")
             name = str(makefile.relative_to(tree))
             text = files.get(name) or makefile.read_text()
-            files[name] = f"{text}GCOV_PROFILE_{path.stem}.o := y\n"
+            text += f"GCOV_PROFILE_{path.stem}.o := y\n"
+            files[name] = text + f"CFLAGS_{path.stem}.o += -fno-early-inlining\n"
     return files
 
 
