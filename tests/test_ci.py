@@ -2,18 +2,23 @@
 """The examples for CI systems, by these systems' own linters and schemas."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from vm import kernels
+from report import ktap
+from report.merge import State, load
+from vm import kernels, packages
 
 ROOT = Path(__file__).parent.parent
 CI = ROOT / "ci"
+GOLDEN = ROOT / "tests" / "golden" / "streams"
 BIN = Path(sys.executable).parent
 USUAL = [kernel.name for kernel in kernels.load(ROOT / "kernels.txt") if not kernel.group]
 
@@ -74,6 +79,50 @@ def test_the_suite_joins_installed_selftests_once(tmp_path: Path) -> None:
     assert listed.read_text().splitlines() == ["mm:ksft_uffd_wp.sh", "uffd-wp:uffd-wp.sh"]
     assert (tmp_path / "uffd-wp" / "suite" / "pytest.ini").exists()
     assert (tmp_path / "uffd-wp" / "settings").read_text() == "timeout=900\n"
+
+
+# -- by the kernel's own tools
+
+
+@pytest.fixture(scope="module")
+def source() -> Path:
+    """A kernel's."""
+    found = sorted((packages.cache().parent / "source").glob("linux-source-*"))
+    if not found:
+        pytest.skip("no kernel source in the cache: make mutants")
+    return found[-1]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
+def test_kunit_reads_the_same_from_ktap(source: Path, name: str, tmp_path: Path) -> None:
+    results = load(GOLDEN / name)
+    (tmp_path / "ktap").write_text("\n".join(ktap.lines(results)) + "\n")
+    done = run("python3", source / "tools/testing/kunit/kunit.py", "parse", tmp_path / "ktap")
+    told = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).rpartition("Testing complete. Ran ")[2]
+    read = {word: int(count) for word, count in re.findall(r"(\w+): (\d+)", told)}
+    counts = Counter(o.state for kernel in results.kernels for o in kernel.outcomes)
+    assert read == {
+        word: count
+        for word, count in {
+            "passed": counts[State.PASSED] + counts[State.XFAILED],
+            "failed": sum(counts[state] for state in State if state.red),
+            "skipped": counts[State.SKIPPED],
+        }.items()
+        if count
+    }
+
+
+def test_run_kselftest_runs_the_suite(source: Path, tmp_path: Path) -> None:
+    selftests = source / "tools" / "testing" / "selftests"
+    shutil.copy(selftests / "run_kselftest.sh", tmp_path)
+    shutil.copytree(selftests / "kselftest", tmp_path / "kselftest")
+    (tmp_path / "kselftest-list.txt").touch()
+    assert run(CI / "kselftest" / "install.sh", tmp_path).returncode == 0
+    runner = ("sh", tmp_path / "run_kselftest.sh")
+    assert run(*runner, "--list").stdout.strip() == "uffd-wp:uffd-wp.sh"
+    done = run(*runner, "--collection", "uffd-wp", "--dry-run")
+    assert "uffd-wp.sh" in done.stdout
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_holds_no_selftests_is_refused(tmp_path: Path) -> None:
