@@ -445,7 +445,7 @@ def test_removed_hugetlb_page_is_lost(mem):
 @case(
     "SCAN-26",
     kinds=(anon, memfd_shared),
-    states=TRACKED,
+    states=(*TRACKED, none_pte, huge_zero_page, swapped),
     features=(wpu,),
     needs=(*NEEDS, SOFT_DIRTY),
 )

@@ -139,6 +139,19 @@ def test_collapse_beside_one_protected_page_is_refused(mem):
     assert mem.protected() == {mem.page}
 
 
+@case(
+    "THP-8", kinds=SHARED_SHMEM, states=(pmd_mapped, pte_mapped), features=SYNC, needs=(COLLAPSE,)
+)
+def test_collapse_of_protected_shmem_is_refused(mem):
+    mem.protect(mem.near)
+    looks = mem.looks(mem.pmd)
+    with refuses(EINVAL):
+        mem.advise(Advice.COLLAPSE, mem.pmd)
+    assert mem.protected() == set(mem.near)
+    assert mem.looks(mem.pmd) == looks
+    assert mem.load().value == content(mem)
+
+
 @case("THP-11", kinds=ANON, states=(none_pte,), thp=(True,), features=SYNC, needs=(COLLAPSE,))
 def test_collapse_over_a_none_pte_is_refused(mem):
     with refuses(EBUSY):
