@@ -197,6 +197,7 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 def other(request: pytest.FixtureRequest, subject: Subject) -> Iterator[Subject]:
     """A second subject, which shares nothing with the first."""
     made = request.config.stash[RUN].subject()
+    made.tape = subject.tape
     yield made
     made.close()
 

@@ -315,8 +315,8 @@ def prepare(region: Region, *, register: bool = True) -> Region:
     if register:
         region.register()
     arrangement.prove(region)
-    region.subject.note("arranged")
     region.remember()
+    region.subject.note("arranged")
     return region
 
 

@@ -17,6 +17,7 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.errors import FlakyFailure
 from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
 
 from helpers import programs
@@ -88,9 +89,9 @@ class Hunt:
         self.machine = machine
         self.fresh = fresh
         self.taken = programs.Taken()
-        self._last: list[Op] = []
+        self._last: list[Op] = []  # the last one, or the shortest that has failed
         self._end = math.inf  # when no further program is begun
-        self._failed = False
+        self._failed: Exception | None = None
 
     def run(
         self, count: int, *, seed: int, corpus: Path | None = None, seconds: float = math.inf
@@ -100,9 +101,9 @@ class Hunt:
 
         Raises Disagreement or SubjectLost for the shortest one that fails.
         """
-        self._end, self._failed = time.monotonic() + seconds, False
+        self._end, self._failed = time.monotonic() + seconds, None
         test = hypothesis.seed(seed)(hypothesis.given(program(self.world))(self._holds))
-        settings(
+        bounded = settings(
             max_examples=count,
             database=DirectoryBasedExampleDatabase(corpus / self.world.name) if corpus else None,
             backend="uniform",
@@ -110,28 +111,43 @@ class Hunt:
             phases=(Phase.reuse, Phase.generate, Phase.shrink),
             report_multiple_bugs=False,
             suppress_health_check=tuple(HealthCheck),
-        )(test)()
+        )
+        try:
+            bounded(test)()
+        except FlakyFailure as flaky:  # one that fails at times
+            assert self._failed is not None
+            raise self._failed from flaky
 
     def run_for(self, seconds: float, corpus: Path) -> None:
         """Runs ever new programs for so long."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.run(_ROUND, seed=secrets.randbelow(1 << 32), corpus=corpus)
+            left = end - time.monotonic()
+            self.run(_ROUND, seed=secrets.randbelow(1 << 32), corpus=corpus, seconds=left)
 
     def _holds(self, chosen: list[Op]) -> None:
         if time.monotonic() > self._end and not self._failed:
             return
-        self._last, subject = chosen, self.fresh()
+        if self._failed is None:
+            self._last = chosen
+        subject = self.fresh()
         try:
             seen = programs.run(subject, self.machine, self.world, chosen)
             self.taken += programs.check(self.world, chosen, seen)
-        except (programs.Disagreement, SubjectLost):
-            self._failed = True  # what follows are attempts to shrink it
+        except (programs.Disagreement, SubjectLost) as failed:
+            self._failed = failed  # what follows are attempts to shrink it
+            self._last = chosen
             raise
         finally:
             subject.close()
 
     def slowly(self, subject: Subject) -> None:
         """Runs the program that has failed once more, so that it is on the subject's tape."""
-        seen = programs.run_slowly(subject, self.machine, self.world, self._last)
-        programs.check(self.world, self._last, seen)
+        slowly(subject, self.machine, self.world, self._last)
+
+
+def slowly(subject: Subject, machine: Machine, world: World, chosen: list[Op]) -> None:
+    """Runs a program request by request. Raises Disagreement, SubjectLost; where it comes to what
+    the model allows, its tape is no proof of the contrary."""
+    programs.check(world, chosen, programs.run_slowly(subject, machine, world, chosen))
+    subject.note("beyond", "request by request, the program does as the model says")

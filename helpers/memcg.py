@@ -51,6 +51,7 @@ def group(subject: Subject) -> Iterator[Memcg]:
     found = hierarchy()
     assert found is not None
     root, kind = found
+    subject.note("beyond", "the limit of a memory cgroup")
     _sweep(root)
     made = root / f"{_PREFIX}{os.getpid()}"
     made.mkdir()

@@ -363,7 +363,8 @@ def _read(draft: _Draft, number: int) -> Iterator[_Draft]:
     elif page.shmem:
         if not page.registered:  # the kernel may map what lies around, too
             for near, other in enumerate(draft.pages):
-                if other.cached and other.entry is Entry.NONE and not other.registered:
+                there = other.cached is not False
+                if there and other.entry is Entry.NONE and not other.registered:
                     draft.change(near, entry=Entry.EITHER)
         draft.change(number, entry=Entry.PAGE, cached=True)
         yield draft

@@ -408,9 +408,9 @@ def run_slowly(
 ) -> Iterator[Seen]:
     """Runs a program request by request, on the subject's tape. Raises OSError, SubjectLost."""
     session = Session(subject, machine, world)
-    subject.note("arranged")
     uffd = session.uffds[0]
     for act in session.acts(program):
+        subject.note("arranged")  # and what comes from here on is what may be wrong
         told: list[tuple[Message, int]] = []
         if act.op.name == "reopen":
             uffd.detach()
@@ -460,6 +460,7 @@ def _fork_slowly(
     before = len(told)
     stored = _do_slowly(child, theirs, store, told)
     told[before:] = [(message, 0) for message, _ in told[before:]]
+    child.kill()
     child.close()
     answers = [_do_slowly(subject, uffd, look, told) for look in looks]
     return [Answer(0), Answer(0), stored, *answers]

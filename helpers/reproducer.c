@@ -25,7 +25,9 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,7 +51,14 @@
 /* pagemap's bits 63 to 61 and 58 to 56 */
 #define LOOKS 0xe700000000000000UL
 
-enum operation { SYSCALL, LOAD, STORE, ADD, COPY, THREAD, FORK, ADOPT };
+enum operation { SYSCALL, LOAD, STORE, ADD, COPY, VFORK, THREAD, FORK, ADOPT, RENUMBER, BATCH };
+
+/* An operation of a batch, and what it came to: a value, and errno with the signal above it. */
+struct entry {
+	uint64_t argument[8];
+	int64_t value;
+	uint64_t fate;
+};
 
 struct actor {
 	sem_t go, done;
@@ -57,6 +66,7 @@ struct actor {
 	int64_t value;
 	int error, signal, code;
 	pid_t pid, tid;
+	int root;			/* it is no other actor's child */
 };
 
 static struct actor *actors = MAP_FAILED;
@@ -125,6 +135,16 @@ static int descriptor_of(pid_t pid, int descriptor)
 	return got;
 }
 
+/* Gives a descriptor the number that it had in the recorded run. */
+static int renumber(int descriptor, int number)
+{
+	int flags = fcntl(descriptor, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0;
+
+	if (descriptor == number)
+		return 0;
+	return dup3(descriptor, number, flags) < 0 || close(descriptor) ? errno : 0;
+}
+
 static void *serve(void *actor);
 
 static void start_thread(struct actor *actor)
@@ -138,6 +158,47 @@ static void start_thread(struct actor *actor)
 		_exit(2);
 	while (sem_wait(&actor->done))
 		;
+}
+
+static int64_t store_in_vforked(const uint64_t *a)
+{
+	pid_t child = vfork();
+	int status = 0;
+
+	if (child == 0) {
+		*(volatile uint64_t *)a[1] = a[2];
+		_exit(0);
+	}
+	return child < 0 || waitpid(child, &status, 0) < 0 ? -1 : status;
+}
+
+static void call(struct actor *actor)
+{
+	uint64_t *a = actor->argument;
+
+	errno = 0;
+	actor->value = syscall(a[1], a[2], a[3], a[4], a[5], a[6], a[7]);
+	actor->error = actor->value == -1 ? errno : 0;
+}
+
+/* The value is how many operations came to what they came to in the recorded run. */
+static void do_batch(struct actor *actor)
+{
+	const struct entry *entry = (const struct entry *)actor->argument[1];
+	uint64_t count = actor->argument[2], i;
+
+	for (i = 0; i < count; i++, entry++) {
+		actor->value = actor->error = actor->signal = actor->code = 0;
+		memcpy(actor->argument, entry->argument, sizeof(entry->argument));
+		if (entry->argument[0] == SYSCALL)
+			call(actor);
+		else
+			touch(actor);
+		if (actor->value != entry->value ||
+		    ((uint64_t)actor->signal << 32 | (uint32_t)actor->error) != entry->fate)
+			break;
+	}
+	actor->value = i - count;
 }
 
 static void *serve(void *actor)
@@ -157,8 +218,17 @@ static void *serve(void *actor)
 		self->value = self->error = self->signal = self->code = errno = 0;
 		switch (a[0]) {
 		case SYSCALL:
-			self->value = syscall(a[1], a[2], a[3], a[4], a[5], a[6], a[7]);
-			self->error = self->value == -1 ? errno : 0;
+			call(self);
+			break;
+		case BATCH:
+			do_batch(self);
+			break;
+		case VFORK:
+			self->value = store_in_vforked(a);
+			self->error = self->value < 0 ? errno : 0;
+			break;
+		case RENUMBER:
+			self->error = renumber(a[1], a[2]);
 			break;
 		case THREAD:
 			start_thread(&actors[a[1]]);
@@ -174,7 +244,7 @@ static void *serve(void *actor)
 				self->pid = self->tid = getpid();
 				continue;
 			}
-			self->value = actors[a[1]].pid = child;
+			self->value = actors[a[1]].pid = actors[a[1]].tid = child;
 			self->error = child < 0 ? errno : 0;
 			break;
 		case ADOPT:
@@ -221,6 +291,8 @@ static long pool(const char *name, long count)
 	return found;
 }
 
+static void conclude(int status);
+
 static long borrowed;		/* hugetlb pages, that is what the pool has grown by */
 
 static void need_hugepages(long count)
@@ -231,12 +303,65 @@ static void need_hugepages(long count)
 	pool("nr_hugepages", pool("nr_hugepages", -1) + borrowed);
 }
 
+static char swap_device[32];	/* ours, if there is one */
+
+static int tell(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "w");
+	int told = file && fputs(text, file) >= 0;
+
+	return file ? !fclose(file) && told : 0;
+}
+
+static void remove_swap(void)
+{
+	if (!swap_device[0])
+		return;
+	swapoff(swap_device);
+	tell("/sys/class/zram-control/hot_remove", swap_device + strlen("/dev/zram"));
+}
+
+/* Where the machine has no swap, a compressed RAM disk of 256 MiB becomes it. */
+static void need_swap(void)
+{
+	char line[256], path[64], header[PAGE] = { 0 };
+	FILE *file = fopen("/proc/swaps", "r");
+	int number, device, found = 0;
+
+	while (file && fgets(line, sizeof(line), file))
+		found++;
+	if (file)
+		fclose(file);
+	if (found > 1)
+		return;
+	file = fopen("/sys/class/zram-control/hot_add", "r");
+	if (!file || fscanf(file, "%d", &number) != 1)
+		goto none;
+	fclose(file);
+	snprintf(swap_device, sizeof(swap_device), "/dev/zram%d", number);
+	snprintf(path, sizeof(path), "/sys/block/zram%d/disksize", number);
+	/* as mkswap(8): version, last page, magic */
+	memcpy(header + 1024, (uint32_t[]){ 1, (256 << 20) / PAGE - 1 }, 8);
+	memcpy(header + PAGE - 10, "SWAPSPACE2", 10);
+	device = tell(path, "256M") ? open(swap_device, O_RDWR) : -1;
+	if (device >= 0 && write(device, header, PAGE) == (long)PAGE && !close(device) &&
+	    !swapon(swap_device, 0))
+		return;
+none:
+	puts("this machine can't show it: it has no swap, and no zram to make one of");
+	conclude(2);
+}
+
 static void conclude(int status)
 {
-	if (actors != MAP_FAILED && actors[0].pid > 0)
-		kill(actors[0].pid, SIGKILL);
+	int who;
+
+	for (who = 0; actors != MAP_FAILED && who < ACTORS; who++)
+		if (actors[who].root)
+			kill(actors[who].pid, SIGKILL);
 	if (borrowed)
 		pool("nr_hugepages", pool("nr_hugepages", -1) - borrowed);
+	remove_swap();
 	if (getpid() == 1) {
 		printf("reproducer: exit status %d\n", status);
 		fflush(stdout);
@@ -313,6 +438,32 @@ static int64_t made(void)
 	if (last->value == -1)
 		differs("errno %d: %s", last->error, strerror(last->error));
 	return last->value;
+}
+
+/* A descriptor. */
+static void opened(int who, int number)
+{
+	RUN(who, RENUMBER, made(), number);
+	if (last->error)
+		differs("descriptor %d: %s", number, strerror(last->error));
+}
+
+static void opened_pipe(int who, uint64_t address, int reader, int writer)
+{
+	int *ends = (int *)address;
+
+	RUN(who, RENUMBER, ends[1], 1023);	/* out of the way */
+	RUN(who, RENUMBER, ends[0], reader);
+	RUN(who, RENUMBER, 1023, writer);
+	ends[0] = reader;
+	ends[1] = writer;
+}
+
+static void ran(void)
+{
+	if (last->value)
+		differs("operation %lld of the batch, from its end, goes another way",
+			(long long)-last->value);
 }
 
 static void never_answers(int who)
@@ -433,20 +584,23 @@ static void pages(int who, uint64_t start, uint64_t count, uint64_t look)
 	fclose(pagemap);
 }
 
-/* What PAGEMAP_SCAN reports: regions of start, end, categories. */
+/* What PAGEMAP_SCAN reports: regions of start, end, categories; and the argument's walk_end. */
 static void scan(int who, const uint64_t *argument, const uint64_t *regions, int count)
 {
 	FILE *pagemap = open_proc(who, "pagemap");
-	uint64_t seen[3 * 1024], words[12];
+	static uint64_t seen[3 * 4096];
+	uint64_t words[12];
 	int got;
 
 	memcpy(words, argument, sizeof(words));
+	words[4] = 0;
 	words[5] = (uintptr_t)seen;
-	words[6] = 1024;
+	if (words[6] > 4096)
+		words[6] = 4096;
 	got = ioctl(fileno(pagemap), PAGEMAP_SCAN, words);
 	if (got < 0)
 		differs("PAGEMAP_SCAN: %s", strerror(errno));
-	if (got != count || memcmp(seen, regions, 24 * count))
+	if (got != count || words[4] != argument[4] || memcmp(seen, regions, 24 * count))
 		differs("PAGEMAP_SCAN reports other pages or categories");
 	fclose(pagemap);
 }
@@ -509,23 +663,47 @@ static void asleep(int who, int recorded)
 			value ? "done" : "not done", recorded ? "asleep" : "not asleep");
 }
 
-static void killed(int who)
+static void gone(int who)
 {
-	struct pollfd gone = { .fd = syscall(SYS_pidfd_open, actors[who].pid, 0), .events = POLLIN };
+	struct pollfd end = { .fd = syscall(SYS_pidfd_open, actors[who].pid, 0), .events = POLLIN };
 
-	kill(actors[who].pid, SIGKILL);
-	if (poll(&gone, 1, 1000 * SECONDS) != 1)
-		differs("SIGKILL does not end it");
-	close(gone.fd);
+	if (poll(&end, 1, 1000 * SECONDS) != 1)
+		differs("the process does not end");
+	close(end.fd);
 }
 
-int main(void)
+static void killed(int who)
+{
+	kill(actors[who].pid, SIGKILL);
+	gone(who);
+}
+
+/* A process that shares nothing with the others. */
+static void spawn(int who)
+{
+	int descriptor;
+
+	actors[who].pid = fork();
+	if (actors[who].pid < 0)
+		conclude(2);
+	actors[who].root = 1;
+	if (actors[who].pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (descriptor = 3; descriptor < 1024; descriptor++)
+			close(descriptor);
+		serve(&actors[who]);
+	}
+}
+
+int main(int count, char **words)
 {
 	struct sigaction fault = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER };
 	struct sigaction interruption = { .sa_handler = on_interruption, .sa_flags = SA_RESTART };
 	void *scratch;
 	int i;
 
+	if (count && !strcmp(words[0], "/proc/self/exe"))
+		return 2;	/* an actor's execve(2) */
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (getpid() == 1)
 		be_init();
@@ -544,13 +722,7 @@ int main(void)
 		sem_init(&actors[i].go, 1, 0);
 		sem_init(&actors[i].done, 1, 0);
 	}
-	actors[0].pid = fork();
-	if (actors[0].pid < 0)
-		conclude(2);
-	if (actors[0].pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		serve(&actors[0]);
-	}
+	spawn(0);
 	program();
 	puts(SAME_TEXT);
 	conclude(SAME);

@@ -69,6 +69,11 @@ def number(name: str) -> int:
     return NEW_SYSCALLS.get(name) or int(getattr(lib, f"SYS_{name}"))
 
 
+def system_call(number: int) -> str:
+    """The name of a system call, or "" for one that no subject is asked for by name."""
+    return _SYSCALL_NAMES.get(number, "")
+
+
 @dataclass(frozen=True)
 class Answer:
     """The result of one operation: a value, or an errno, or the signal that ended a touch."""
@@ -111,7 +116,7 @@ class Step:
         """The system call's name, or the operation's own."""
         if self.request[0] != lib.OP_SYSCALL:
             return self.name
-        return _SYSCALL_NAMES.get(self.request[1], "")
+        return system_call(self.request[1])
 
     @property
     def operands(self) -> tuple[int, ...]:
@@ -123,7 +128,8 @@ class Step:
 class Event:
     """What came next on a tape, the record of all that a case did and saw, in order."""
 
-    what: str  # begin, end, born, readable, message, drop, kill, text, asleep, arranged
+    # begin, end, born, readable, message, drop, kill, gone, text, asleep, arranged, beyond
+    what: str
     about: Any = None
     seen: Any = None
 
@@ -479,6 +485,7 @@ class Subject:
         """Ends the subject by a system call of its main thread; the exit status. Raises
         SubjectStuck if it didn't end in time."""
         self.main.begin(name, *arguments)
+        self.note("gone", self.main)
         return os.waitstatus_to_exitcode(self._end_of(name))
 
     def _end_of(self, cause: str) -> int:
@@ -603,9 +610,11 @@ class Subject:
         """Locks a file, flock(2), until the subject and its children end; a file that it has
         locked already stays as it is. Raises OSError."""
         if path not in self.locked:
+            tape, self.tape = self.tape, None  # it is no part of what is tested
             with self.unrecorded():
                 descriptor = self.open(str(path), os.O_RDONLY)
                 self.syscall("flock", descriptor, how)
+            self.tape = tape
             self.locked.add(path)
 
     def read_file(self, path: str) -> str:
