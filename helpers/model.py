@@ -14,7 +14,7 @@ helpers/native/serve.c does, so that a store always ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from errno import EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM
@@ -152,10 +152,10 @@ OK = Reply()
 FLAGS = int(Bits.PRESENT | Bits.SWAP | Bits.FILE | Bits.GUARD | Bits.WP)
 _CATEGORIES = Category.PRESENT | Category.SWAPPED | Category.PFNZERO | Category.HUGE
 CATEGORIES = int(_CATEGORIES | Category.WRITTEN | Category.WPALLOWED)
+_PRESENT = int(Bits.PRESENT)
 SHIFT = 8  # PAGEMAP_SCAN's categories go where pagemap has no flag
 
 
-@cache
 def look(page: Page, huge: bool, thp: bool, asynchronous: bool) -> tuple[int, int]:
     """The bits that a page shows, and the mask of those that are certain.
 
@@ -194,18 +194,28 @@ def look(page: Page, huge: bool, thp: bool, asynchronous: bool) -> tuple[int, in
     return int(bits) | int(seen) << SHIFT, int(mask) | (CATEGORIES & ~int(unsure)) << SHIFT
 
 
+class _Looks(dict[Page, tuple[int, int]]):
+    """`look` of every page that there is in one kind of table: programs ask for it all the time."""
+
+    def __init__(self, huge: bool, thp: bool, asynchronous: bool) -> None:
+        super().__init__()
+        self.of = (huge, thp, asynchronous)
+
+    def __missing__(self, page: Page) -> tuple[int, int]:
+        found = self[page] = look(page, *self.of)
+        return found
+
+
+_looks = cache(_Looks)
+
+
 def looks(world: World, state: State) -> list[tuple[int, int]]:
     """`look` of every page; without PAGEMAP_SCAN, of pagemap alone."""
-    tables = state.tables
-    shown = [
-        look(
-            page,
-            bool(tables) and tables[n // PER_TABLE] is Table.HUGE,
-            bool(tables),
-            world.asynchronous,
-        )
-        for n, page in enumerate(state.pages)
-    ]
+    shown: list[tuple[int, int]] = []
+    for number, table in enumerate(state.tables or (None,)):
+        known = _looks(table is Table.HUGE, bool(state.tables), world.asynchronous)
+        first, count = number * PER_TABLE, PER_TABLE if state.tables else len(state.pages)
+        shown += map(known.__getitem__, state.pages[first : first + count])
     return shown if world.scans else [(bits & FLAGS, mask & FLAGS) for bits, mask in shown]
 
 
@@ -232,13 +242,21 @@ class _Draft:
     def change(self, number: int, **fields: Any) -> None:
         self.pages[number] = self.pages[number]._replace(**fields)
 
+    def change_all(self, pages: Sequence[int], change: Callable[[World, Page], Page]) -> None:
+        """The same change for many pages, of which most are alike."""
+        changed: dict[Page, Page] = {}
+        for number in pages:
+            page = self.pages[number]
+            if page not in changed:
+                changed[page] = change(self.world, page)
+            self.pages[number] = changed[page]
+
     def huge(self, number: int) -> bool:
         return bool(self.tables) and self.tables[number // PER_TABLE] is Table.HUGE
 
     def look(self, number: int) -> tuple[int, int]:
-        bits, mask = look(
-            self.pages[number], self.huge(number), bool(self.tables), self.world.asynchronous
-        )
+        known = _looks(self.huge(number), bool(self.tables), self.world.asynchronous)
+        bits, mask = known[self.pages[number]]
         return bits & FLAGS, mask & FLAGS
 
     def split(self, number: int) -> None:
@@ -276,8 +294,8 @@ class _Draft:
     def fill_huge(self, number: int, entry: Entry) -> None:
         first = number // PER_TABLE * PER_TABLE
         self.tables[number // PER_TABLE] = Table.HUGE
-        for each in range(first, first + PER_TABLE):
-            self.change(each, entry=entry, value=0)
+        whole = range(first, first + PER_TABLE)
+        self.change_all(whole, lambda _, page: page._replace(entry=entry, value=0))
 
     def copy(self) -> _Draft:
         made = _Draft(self.world, self.before)
@@ -309,7 +327,7 @@ def _vmas(state: State, pages: range) -> int:
 
 
 def _writeprotect(
-    world: World, state: State, op: Op, change: Callable[[_Draft, int], None]
+    world: World, state: State, op: Op, change: Callable[[_Draft, range], None]
 ) -> Outcome | _Draft:
     """WP-2, WP-3: up to the first page that is not registered. WP-10: and nothing beyond it."""
     registered = [state.pages[n].registered for n in op.pages]
@@ -317,9 +335,9 @@ def _writeprotect(
         return _refused(state, ENOENT, "WP-2")
     draft = _Draft(world, state)
     count = registered.index(False) if False in registered else op.length
-    draft.split_partly(range(op.first, op.first + count))
-    for number in range(op.first, op.first + count):
-        change(draft, number)
+    pages = range(op.first, op.first + count)
+    draft.split_partly(pages)
+    change(draft, pages)
     if count < op.length:
         return draft.done("WP-2 WP-3", value=-1, error=ENOENT)
     return draft
@@ -327,29 +345,36 @@ def _writeprotect(
 
 @_step
 def _protect(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    made = _writeprotect(world, state, op, _protect_page)
+    made = _writeprotect(world, state, op, _protect_pages)
     yield made if isinstance(made, Outcome) else made.done("WP-10 WP-11 NONE-1 NONE-2 SHM-1")
 
 
-def _protect_page(draft: _Draft, number: int) -> None:
-    page = draft.pages[number]
-    if page.entry is Entry.NONE:
-        if page.shmem or draft.world.markers or draft.world.asynchronous:  # API-7
+def _protect_pages(draft: _Draft, pages: Sequence[int]) -> None:
+    draft.change_all(pages, _protected)
+    for number in pages if draft.tables else ():
+        if draft.pages[number].entry is Entry.MARKER:
             draft.table(number)
-            draft.change(number, entry=Entry.MARKER, wp=True)
-    else:
-        draft.change(number, wp=True)
+
+
+def _protected(world: World, page: Page) -> Page:
+    if page.entry is not Entry.NONE:
+        return page._replace(wp=True)
+    if page.shmem or world.markers or world.asynchronous:  # API-7
+        return page._replace(entry=Entry.MARKER, wp=True)
+    return page
 
 
 @_step
 def _unprotect(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    made = _writeprotect(world, state, op, _unprotect_page)
+    made = _writeprotect(
+        world, state, op, lambda draft, pages: draft.change_all(pages, _unprotected)
+    )
     yield made if isinstance(made, Outcome) else made.done("WP-10 NONE-7 SHM-4 POP-2 ZERO-3")
 
 
-def _unprotect_page(draft: _Draft, number: int) -> None:
-    entry = draft.pages[number].entry
-    draft.change(number, wp=False, entry=Entry.NONE if entry is Entry.MARKER else entry)
+def _unprotected(_: World, page: Page) -> Page:
+    none = page.entry is Entry.MARKER
+    return page._replace(wp=False, entry=Entry.NONE if none else page.entry)
 
 
 # -- faults
@@ -521,12 +546,7 @@ def _dontneed(world: World, state: State, op: Op) -> Iterator[Outcome]:
     """ADV-2, ADV-3. An emptied page table may go, or stay and keep THPs away."""
     draft = _Draft(world, state)
     draft.split_partly(op.pages)
-    for number in op.pages:
-        page = draft.pages[number]
-        if page.shmem:
-            draft.change(number, entry=Entry.MARKER if page.wp else Entry.NONE)
-        else:
-            draft.change(number, entry=Entry.NONE, wp=False, value=0)
+    draft.change_all(op.pages, _zapped)
     emptied = []
     for number, table in enumerate(draft.tables):
         first = number * PER_TABLE
@@ -540,6 +560,12 @@ def _dontneed(world: World, state: State, op: Op) -> Iterator[Outcome]:
         draft.tables[number] = Table.TABLE
     if emptied:
         yield draft.done(clauses)
+
+
+def _zapped(_: World, page: Page) -> Page:
+    if page.shmem:
+        return page._replace(entry=Entry.MARKER if page.wp else Entry.NONE)
+    return page._replace(entry=Entry.NONE, wp=False, value=0)
 
 
 @_step
@@ -604,8 +630,8 @@ def _collapse(world: World, state: State, op: Op) -> Iterator[Outcome]:
     if one_vma and not protected and not hole and table is Table.TABLE:
         draft = _Draft(world, state)
         draft.tables[op.first // PER_TABLE] = Table.HUGE
-        for number in range(first, first + PER_TABLE):
-            draft.change(number, entry=Entry.PAGE)
+        whole = range(first, first + PER_TABLE)
+        draft.change_all(whole, lambda _, page: page._replace(entry=Entry.PAGE))
         yield draft.done("THP-9")
     # which of the reasons to refuse is met with first, the pages' order and their folios decide
     for error in (EINVAL, EBUSY, EAGAIN, ENOMEM):
@@ -628,10 +654,15 @@ def _read_write(world: World, state: State, op: Op) -> Iterator[Outcome]:
 
 
 def _forget(draft: _Draft, pages: range) -> None:
-    for number in pages:
-        if draft.pages[number].registered:
-            _unprotect_page(draft, number)
-            draft.change(number, registered=False)
+    draft.change_all(pages, _forgotten)
+
+
+def _forgotten(world: World, page: Page) -> Page:
+    return _unprotected(world, page)._replace(registered=False) if page.registered else page
+
+
+def _registered(_: World, page: Page) -> Page:
+    return page._replace(registered=True)
 
 
 @_step
@@ -647,8 +678,7 @@ def _unregister(world: World, state: State, op: Op) -> Iterator[Outcome]:
 def _register(world: World, state: State, op: Op) -> Iterator[Outcome]:
     """REG-10, REG-12: the same mode once more changes nothing."""
     draft = _Draft(world, state)
-    for number in op.pages:
-        draft.change(number, registered=True)
+    draft.change_all(op.pages, _registered)
     draft.split_at_edges()
     yield draft.done("REG-10 REG-12")
 
@@ -659,8 +689,7 @@ def _reopen(world: World, state: State, op: Op) -> Iterator[Outcome]:
     draft = _Draft(world, state)
     everything = range(len(draft.pages))
     _forget(draft, everything)
-    for number in everything:
-        draft.change(number, registered=True)
+    draft.change_all(everything, _registered)
     yield draft.done("REG-14")
 
 
@@ -685,13 +714,7 @@ def _fork(world: World, state: State, op: Op) -> Iterator[Outcome]:
     child.forked = True
     if world.fork_event and any(page.registered for page in state.pages):
         draft.messages.append(Told(Event.FORK))
-    for number, page in enumerate(child.pages):
-        kept = world.fork_event and page.registered
-        if page.shmem and not kept:
-            child.change(number, entry=Entry.NONE, wp=False, registered=False)
-        elif not kept:
-            _unprotect_page(child, number)
-            child.change(number, registered=False)
+    child.change_all(range(len(child.pages)), _inherited)
     after = child.done("").state
     seen = tuple(map(_in_child, after.pages, looks(world, after)))
     store = Reply(signal=SIGSEGV)
@@ -704,12 +727,20 @@ def _fork(world: World, state: State, op: Op) -> Iterator[Outcome]:
     yield draft.done("FORK-1 FORK-2", child=seen, signal=store.signal)
 
 
+def _inherited(world: World, page: Page) -> Page:
+    if world.fork_event and page.registered:
+        return page
+    if page.shmem:
+        return page._replace(entry=Entry.NONE, wp=False, registered=False)
+    return _unprotected(world, page)._replace(registered=False)
+
+
 def _in_child(page: Page, shown: tuple[int, int]) -> tuple[int, int]:
     """A child is looked at through pagemap alone. Without the event, the page tables of a VMA that
     has no page of its own are not copied, and so zero pages are none in the child."""
     bits, mask = shown
     if page.entry is Entry.ZERO and not page.registered:
-        mask &= ~Bits.PRESENT
+        mask &= ~_PRESENT
     return bits & FLAGS, mask & FLAGS
 
 
@@ -730,7 +761,7 @@ def _scan(world: World, state: State, op: Op) -> Iterator[Outcome]:
         first = number // PER_TABLE * PER_TABLE
         if first < op.pages.start or first + PER_TABLE > op.pages.stop:
             draft.split(number)
-        _protect_page(draft, number)
+    _protect_pages(draft, found)
     yield draft.done("SCAN-5 SCAN-10 SCAN-14", pages=frozenset(found))
 
 

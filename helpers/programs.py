@@ -344,10 +344,9 @@ class Session:
         looked = self._read_words(act.look)
         if act.scanned >= 0:
             for first, end, categories in self._regions(act.scanned, answers[-1].value):
-                for page in range(
-                    (first - act.address) // PAGESIZE, (end - act.address) // PAGESIZE
-                ):
-                    looked[page] |= categories << SHIFT
+                pages_of = slice((first - act.address) // PAGESIZE, (end - act.address) // PAGESIZE)
+                shown = categories << SHIFT
+                looked[pages_of] = [word | shown for word in looked[pages_of]]
         pages, child = None, None
         if act.vector >= 0:
             pages = frozenset(
@@ -516,8 +515,11 @@ def _differences(world: World, outcome: Outcome, seen: Seen) -> Iterator[str]:
 def _look_differences(
     what: str, allowed: Sequence[tuple[int, int]], seen: list[int]
 ) -> Iterator[str]:
-    for number, ((bits, mask), got) in enumerate(zip(allowed, seen, strict=True)):
-        if (bits ^ got) & mask:
+    pairs = list(zip(allowed, seen, strict=True))
+    wrong = {pair for pair in set(pairs) if (pair[0][0] ^ pair[1]) & pair[0][1]}
+    for number, pair in enumerate(pairs) if wrong else ():
+        if pair in wrong:
+            (bits, _), got = pair
             yield f"{what} {number} is {_show(got)}, and not {_show(bits)}"
 
 
