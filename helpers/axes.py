@@ -175,7 +175,9 @@ class State:
 none_pte = State("none_pte", (*KINDS, *DISK), ANON)
 none_pmd = State("none_pmd", (*KINDS, *DISK), ANON)
 zero_page = State("zero_page", ANON, ANON, (machine.ZERO_PAGE_SEEN,))
-huge_zero_page = State("huge_zero_page", (), ANON, (machine.HUGE_ZERO_PAGE, machine.PAGEMAP_SCAN))
+huge_zero_page = State(
+    "huge_zero_page", (), ANON, (machine.HUGE_ZERO_PAGE, machine.HUGE_ZERO_PAGE_SEEN)
+)
 populated = State("populated", (*KINDS, *DISK), populated=True)
 pmd_mapped = State("pmd_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)
 pte_mapped = State("pte_mapped", (), (*ANON, *SHARED_SHMEM), populated=True)

@@ -216,6 +216,9 @@ ZERO_PAGE_SEEN = Need(
     lambda m: m.pagemap_scan or m.kpageflags,
     "nothing tells a zero page here: boot Linux 6.7 or later, or run as root",
 )
+HUGE_ZERO_PAGE_SEEN = Need(
+    lambda m: m.pagemap_scan, "nothing tells a huge zero page here: boot Linux 6.7 or later"
+)
 WP_SHMEM = Need(
     lambda m: Feature.WP_HUGETLBFS_SHMEM in m.features,
     "the kernel can't write-protect shmem and hugetlb: boot Linux 5.19 or later "

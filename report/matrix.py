@@ -26,11 +26,14 @@ class Standing(StrEnum):
 
     KEPT = "kept"
     KNOWN = "known issue"
-    NOT_OFFERED = "not offered"
-    NOT_RUN = "not run"
+    NOT_RUN = "not run"  # or the machine could not show it
+    NOT_OFFERED = "not offered"  # by the kernel
     BROKEN = "broken"
 
 
+# How the reason of a skip begins for which the kernel is to blame, and no other: what pagemap does
+# not show, or a machine has no second node for, may be kept all the same.
+_LACKS = re.compile(r"the kernel (lacks|has no|can't) ")
 _RANK = {standing: rank for rank, standing in enumerate(Standing)}
 
 
@@ -111,7 +114,10 @@ def _standing(cases: list[Outcome], counts: Mapping[State, int]) -> Standing:
         return Standing.KNOWN
     if any(case.reason == NEVER_REACHED for case in cases) or not cases:
         return Standing.NOT_RUN
-    return Standing.KEPT if State.PASSED in counts else Standing.NOT_OFFERED
+    if State.PASSED in counts:
+        return Standing.KEPT
+    lacking = all(_LACKS.match(case.reason) for case in cases)
+    return Standing.NOT_OFFERED if lacking else Standing.NOT_RUN
 
 
 def promises(clauses: Iterable[str]) -> list[Promise]:

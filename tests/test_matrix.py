@@ -20,6 +20,10 @@ def case(clause: str, state: State, number: int = 1, reason: str = "") -> Outcom
     return Outcome(f"chapter.case{number}.{clause}", state, reason=reason, clause=clause)
 
 
+LACKS = "the kernel lacks UFFD_FEATURE_WP_ASYNC: boot Linux 6.7 or later"
+UNSEEN = "pagemap doesn't show uffd-wp (bit 57): boot Linux 5.14 or later"
+
+
 def kernel(name: str, *cases: Outcome) -> Kernel:
     return Kernel(name, {}, None, (), cases)
 
@@ -45,8 +49,17 @@ def standing(*cases: Outcome) -> Standing:
 def test_a_kernel_stands_to_a_clause_as_its_cases_ended(
     states: list[State], expected: Standing
 ) -> None:
-    cases = [case("NONE-1", state, number) for number, state in enumerate(states)]
+    cases = [case("NONE-1", state, number, LACKS) for number, state in enumerate(states)]
     assert standing(*cases) is expected
+
+
+def test_what_the_machine_can_not_show_is_not_what_the_kernel_does_not_offer() -> None:
+    lacks, unseen = (
+        case("NONE-1", State.SKIPPED, number, reason)
+        for number, reason in enumerate((LACKS, UNSEEN))
+    )
+    assert standing(lacks) is Standing.NOT_OFFERED
+    assert standing(lacks, unseen) is Standing.NOT_RUN
 
 
 def test_a_case_that_was_never_reached_keeps_nothing() -> None:
@@ -62,7 +75,7 @@ def test_a_case_of_an_unknown_clause_has_a_row() -> None:
 
 def test_a_promise_is_as_good_as_its_worst_clause_and_has_its_first_kernel() -> None:
     def made(name: str, first: State, second: State) -> Kernel:
-        return kernel(name, case("NONE-1", first), case("NONE-2", second))
+        return kernel(name, case("NONE-1", first), case("NONE-2", second, reason=LACKS))
 
     kernels = (
         made("5.10", State.PASSED, State.PASSED),
