@@ -26,7 +26,7 @@ from bench.selftests import SELFTEST_DIR, BenchError, selftest_tree
 from helpers import stream
 from helpers.build import BuildError
 from helpers.cases import canonical_id
-from mutants import choose, kernel, plant, selftests, table
+from mutants import choose, kernel, plant, selftests, table, units
 from mutants.choose import Reach
 from mutants.plant import Fault, PlantError
 from mutants.table import Found, Score, Verdict
@@ -74,7 +74,7 @@ def _selftests(folder: Path) -> Side:
     with selftest_tree(None) as source:
         programs = source / SELFTEST_DIR
         names, files = selftests.cases(programs), selftests.files(programs)
-    seconds = selftests.SECONDS
+    seconds = units.SECONDS
     return Side(folder, lambda: names, (selftests.GUEST,), files, seconds, 2.5 * seconds)
 
 

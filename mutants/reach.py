@@ -27,6 +27,7 @@ from itertools import groupby
 from pathlib import Path
 
 from bench.selftests import BenchError, kernel_version, selftest_tree
+from helpers import stream
 from helpers.build import BuildError
 from mutants import gcov, kernel, plant, selftests
 from vm import __main__ as vm
@@ -99,6 +100,15 @@ def _indent(line: str) -> float:
 # -- what ran
 
 
+def ended(results: Path) -> str:
+    """How the cases of a run ended. Raises VmError where none passed."""
+    streams = [stream.read(path) for path in results.glob("vm-*/*/stream.jsonl")]
+    states = Counter(e["state"] for events in streams for e in events if e["event"] == "result")
+    if not states["passed"]:
+        raise VmError(f"no case has passed, so nothing can be told: look into {results}")
+    return ", ".join(f"{count} {state}" for state, count in states.most_common())
+
+
 def counts(tree: Path, results: Path) -> Counts:
     """What the guests of a run have counted, together. Raises BuildError without gcov's help."""
     found: Counts = Counter()
@@ -160,15 +170,18 @@ def lines(tree: Path, ours: Counts, theirs: Counts) -> list[Line]:
     return found
 
 
-def page(release: str, selftests_release: str, found: list[Line]) -> str:
-    """The results as Markdown."""
+def page(release: str, suite: str, selftests: str, found: list[Line]) -> str:
+    """The results as Markdown; `suite` and `selftests` say what ran."""
     return "\n".join(
         [
             "# Reach",
             "",
-            f"Lines of uffd-wp code of Linux {release} that ran under the suite, and under the "
-            f"kernel's own selftests (of {selftests_release}). `make reach` writes this page; "
-            "`mutants/reach.py` says which lines count. Only what was compiled is here.",
+            f"Lines of uffd-wp code of Linux {release} that ran under the suite and under the "
+            "kernel's own selftests. `make reach` writes this page; `mutants/reach.py` says which "
+            "lines count. Only what was compiled is here.",
+            "",
+            f"* suite: {suite}",
+            f"* selftests: {selftests}",
             "",
             "| file, function | lines | suite | selftests |",
             "|---|--:|--:|--:|",
@@ -226,14 +239,12 @@ def main() -> int:
     plugin = ["-p", gcov.__name__]
     try:
         tree = kernel.built(FLAVOUR)
-        if _USAGE in (
-            selftests.in_guests([str(tree), "--results", str(theirs)], plugin),
-            vm.main([str(tree), "--results", str(ours), "--", *plugin]),
-        ):
-            return _USAGE
-        found = lines(tree, counts(tree, ours), counts(tree, theirs))
+        selftests.in_guests([str(tree), "--results", str(theirs)], plugin)
+        vm.main([str(tree), "--results", str(ours), "--", *plugin])
         with selftest_tree(None) as source:
-            PAGE.write_text(page(kernel_version(tree), kernel_version(source), found))
+            units = f"{ended(theirs)} units of those of {kernel_version(source)}"
+        found = lines(tree, counts(tree, ours), counts(tree, theirs))
+        PAGE.write_text(page(kernel_version(tree), f"{ended(ours)} cases", units, found))
     except (BenchError, BuildError, VmError, OSError) as error:
         print(f"mutants.reach: {error}", file=sys.stderr)
         return _USAGE

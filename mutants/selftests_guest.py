@@ -18,8 +18,8 @@ from bench.selftests import knobs_restored, reserve_huge_pages
 from helpers.cases import case
 from helpers.kernel_log import KernelLog
 from helpers.stream import Stream
-from mutants import selftests
-from mutants.selftests import Unit
+from mutants import units
+from mutants.units import Unit
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def _huge_pages() -> Iterator[None]:
 
 
 @case("selftests")
-@pytest.mark.parametrize("unit", selftests.units(), ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", units.units(), ids=lambda unit: unit.name)
 def test_selftest(record: Stream, unit: Unit) -> None:
     log, begun = KernelLog(), time.monotonic()
-    ran = selftests.run(unit, selftests.SECONDS)
+    ran = units.run(unit, units.SECONDS)
     seconds = round(time.monotonic() - begun, 3)
     record.write("selftest", unit=unit.name, outcomes=ran.outcomes, end=ran.end, seconds=seconds)
     assert ran.well, ran.told()

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How the kernel's selftests are told apart, run and judged."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mutants import selftests
-from mutants.selftests import Ran, Unit
+from mutants import units
+from mutants.units import Ran, Unit
 
+ROOT = Path(__file__).parent.parent
 OUTPUT = """\
 TAP version 13
 1..7
@@ -24,7 +27,7 @@ Testing old-style on anon... done
 
 
 def test_each_result_of_an_output_has_a_name() -> None:
-    assert selftests.outcomes(OUTPUT) == {
+    assert units.outcomes(OUTPUT) == {
         "a-fork on anon": "passed",
         "a-fork on shmem": "failed",
         "a-fork on hugetlb (no pages)": "skipped",
@@ -36,8 +39,13 @@ def test_each_result_of_an_output_has_a_name() -> None:
     }
 
 
+def test_a_guest_needs_nothing_that_it_has_not() -> None:
+    code = "import sys, mutants.selftests_guest, mutants.gcov; sys.exit('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_filters_select_each_test_once() -> None:
-    assert selftests.filters(["zero", "fork", "fork-pin", "a-fork", "events"]) == [
+    assert units.filters(["zero", "fork", "fork-pin", "a-fork", "events"]) == [
         "zero",
         "fork",
         "events",
@@ -57,7 +65,7 @@ def program(tmp_path: Path) -> Path:
 def run(program: Path, script: str, until: str = "") -> Ran:
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    return selftests.run(Unit(program.name, until=until), 1.0, program.parent)
+    return units.run(Unit(program.name, until=until), 1.0, program.parent)
 
 
 @pytest.mark.parametrize(
