@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One allocation of memory that is made to fail, the first of an act, its second, and so on: for
-kernels that are built for it.
+"""Allocations of memory that are made to fail, one in each attempt: for kernels built for it.
 
 Source: Documentation/fault-injection/fault-injection.rst (fail-nth).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -41,19 +40,32 @@ def enabled() -> Iterator[None]:
         yield
 
 
-def each(thread: Thread, prepare: Callable[[], Callable[[], None]]) -> Iterator[int]:
-    """Has a thread do an act, prepared anew each time, in which its first allocation fails, then
-    its second, and so on, until none is left: the errno of each act, 0 where it succeeded."""
-    knob = Path(f"/proc/{thread.subject.pid}/task/{thread.tid}/fail-nth")
+class Attempt:
+    """A context in which one allocation of a thread fails, the nth from its beginning; an OSError
+    that its body raises ends it, as `error`."""
+
+    def __init__(self, thread: Thread, number: int) -> None:
+        self._knob = Path(f"/proc/{thread.subject.pid}/task/{thread.tid}/fail-nth")
+        self._number = number
+        self.error = 0
+        self.hit = False  # there was such an allocation
+
+    def __enter__(self) -> Attempt:
+        self._knob.write_text(str(self._number))
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        self.hit = self._knob.read_text().strip() == "0"
+        self._knob.write_text("0")
+        if isinstance(error, OSError):
+            self.error = error.errno or 0
+        return isinstance(error, OSError)
+
+
+def attempts(thread: Thread) -> Iterator[Attempt]:
+    """An attempt for each allocation that the thread makes in one, and one without a failure."""
     for number in count(1):
-        act, error = prepare(), 0
-        knob.write_text(str(number))
-        try:
-            act()
-        except OSError as told:
-            error = told.errno or 0
-        left = int(knob.read_text())
-        knob.write_text("0")
-        yield error
-        if left:
+        attempt = Attempt(thread, number)
+        yield attempt
+        if not attempt.hit:
             return

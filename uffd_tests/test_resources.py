@@ -2,7 +2,6 @@
 """SPEC.md chapter FAIL: write-protect when memory for page tables runs out."""
 
 from errno import EAGAIN, ENOMEM
-from functools import partial
 from mmap import PAGESIZE
 
 import pytest
@@ -124,19 +123,18 @@ def test_copy_without_memory_stops_where_it_is(bare, wide, group):
     needs=(FAULT_INJECTION, DISPOSABLE),
 )
 def test_whichever_allocation_fails_a_prefix_is_protected(bare):
-    def prepare():
-        start[0] = bare.kind.map(bare.subject, NARROW).start
-        bare.uffd.register(start[0], NARROW)
-        return partial(bare.uffd.writeprotect, start[0], NARROW)
-
-    start, errors = [0], []
+    errors = set()
     with fault_injection.enabled():
-        for error in fault_injection.each(bare.subject.main, prepare):
-            found = protected(bare, start[0], NARROW)
+        for attempt in fault_injection.attempts(bare.subject.main):
+            start = bare.kind.map(bare.subject, NARROW).start
+            bare.uffd.register(start, NARROW)
+            with attempt:
+                bare.uffd.writeprotect(start, NARROW)
+            found = protected(bare, start, NARROW)
             assert sum(found) == (*found, False).index(False)
-            assert all(found) == (error == 0)
-            errors.append(error)
-    assert set(errors) == {0, ENOMEM}
+            assert all(found) == (attempt.error == 0)
+            errors.add(attempt.error)
+    assert errors == {0, ENOMEM}
 
 
 def move_off_the_boundary(mem, start):
