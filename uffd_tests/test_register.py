@@ -23,6 +23,7 @@ from helpers.axes import (
 )
 from helpers.cases import case, refuses
 from helpers.machine import DISK, DISK_FILE, DROPPABLE, SECRET, UFFD, WP_SHMEM, feature
+from helpers.pagemap import Page, decode, words
 from helpers.uapi import FaultFlag, Feature, Map, Prot, RegisterMode
 from helpers.uffd import Userfaultfd
 
@@ -57,6 +58,14 @@ def sysv_mapping(subject):
     start = subject.syscall("shmat", segment, subject.place(PAGESIZE), 0)
     subject.syscall("shmctl", segment, 0, 0)
     return start
+
+
+@pytest.fixture
+def secret_mapping(subject):
+    """A page of memory that the kernel itself does not map."""
+    file = subject.syscall("memfd_secret", 0)
+    subject.syscall("ftruncate", file, PAGESIZE)
+    return subject.mmap(PAGESIZE, Prot.RW, Map.SHARED, file)
 
 
 @pytest.mark.parametrize("mode", [WP, MISSING, WP | MISSING], ids=["wp", "missing", "both"])
@@ -222,13 +231,20 @@ def test_close_clears_the_protection(mem):
 
 
 @case("REG-15", needs=(UFFD, SECRET, feature(Feature.WP_ASYNC)))
-def test_secret_memory_is_for_async_alone(subject, uffd_with):
-    file = subject.syscall("memfd_secret", 0)
-    subject.syscall("ftruncate", file, PAGESIZE)
-    start = subject.mmap(PAGESIZE, Prot.RW, Map.SHARED, file)
+def test_secret_memory_is_for_async_alone(uffd_with, secret_mapping):
     with refuses(EINVAL):
-        uffd_with().register(start, PAGESIZE)
-    uffd_with(Feature.WP_ASYNC).register(start, PAGESIZE)
+        uffd_with().register(secret_mapping, PAGESIZE)
+    uffd_with(Feature.WP_ASYNC).register(secret_mapping, PAGESIZE)
+
+
+@case("REG-19", needs=(UFFD, feature(Feature.WP_ASYNC)))
+def test_sysv_shared_memory_is_tracked(subject, uffd_with, sysv_mapping):
+    check_tracked(subject, uffd_with(Feature.WP_ASYNC), sysv_mapping)
+
+
+@case("REG-19", needs=(UFFD, SECRET, feature(Feature.WP_ASYNC)))
+def test_secret_memory_is_tracked(subject, uffd_with, secret_mapping):
+    check_tracked(subject, uffd_with(Feature.WP_ASYNC), secret_mapping)
 
 
 @case("REG-16", kinds=KINDS, states=(populated,))
@@ -261,3 +277,19 @@ def start_of(subject, name):
     """Where the mapping of that name in /proc/self/maps starts."""
     maps = [line.split() for line in subject.read_file("/proc/self/maps").splitlines()]
     return next(int(fields[0].partition("-")[0], 16) for fields in maps if name in fields)
+
+
+def check_tracked(subject, uffd, start):
+    """A hole and a page that is there are protected; a read keeps that, a write takes it away."""
+    uffd.register(start, PAGESIZE)
+    for touch, kept in ((subject.main.load, True), (subject.main.store, False)):
+        uffd.writeprotect(start, PAGESIZE)
+        assert Page.WP in look(subject, start)
+        touch(start, 0).result()
+        assert (Page.WP in look(subject, start)) == kept
+    assert uffd.read() is None
+
+
+def look(subject, address):
+    """What pagemap shows of a page."""
+    return decode(words(subject, address, 1)[0])
