@@ -262,6 +262,7 @@ def write(folder: Path, score: Score) -> None:
     table = {
         "release": score.release,
         "score": score.percent(),
+        "selftests": score.comparison(),
         "faults": score.rows(),
         "idle": score.idle(),
     }

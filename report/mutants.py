@@ -2,8 +2,9 @@
 """The mutation score, as `python -m mutants` leaves it: which faults planted in a kernel the suite
 finds.
 
-    {"release": ..., "score": PERCENT, "faults": [{"id": ..., "place": "FILE:LINE", "fault": TEXT,
-     "state": ..., "killer": CASE, "clause": ..., "reason": why it survived, ...}]}
+    {"release": ..., "score": PERCENT, "selftests": TEXT,
+     "faults": [{"id": ..., "place": "FILE:LINE", "fault": TEXT, "state": ..., "killer": CASE,
+                 "clause": ..., "reason": why it survived, ...}]}
 
 States: killed; equivalent or unreachable, which no case could kill; and why another survived.
 """
@@ -44,6 +45,7 @@ class Score:
 
     release: str
     percent: float  # of the faults that a case could kill, those that one does
+    selftests: str  # what the kernel's selftests find of them; "": not tried
     faults: tuple[Fault, ...]
 
     @property
@@ -69,6 +71,7 @@ def load(path: Path) -> Score:
     try:
         table = json.loads(path.read_text())
         faults = [Fault(*(str(f[field.name]) for field in fields(Fault))) for f in table["faults"]]
-        return Score(str(table["release"]), float(table["score"]), tuple(faults))
+        selftests = str(table["selftests"])
+        return Score(str(table["release"]), float(table["score"]), selftests, tuple(faults))
     except (ValueError, TypeError, KeyError) as error:
         raise Unreadable(f"{path}: not a table of `python -m mutants`: {error!r}") from None

@@ -13,6 +13,7 @@ from mutants import __main__ as command
 from mutants import choose, plant, table
 from mutants.choose import Reach
 from mutants.plant import Fault, Operators, PlantError
+from report import mutants
 
 CONFIG = "CONFIG_THP=y\n# CONFIG_DEBUG is not set\n"
 OPERATORS = Operators(
@@ -317,3 +318,13 @@ def test_the_selftests_stand_beside_the_suite() -> None:
         "The kernel's own selftests reach 3 of 4 faults. Of those, 2, taken at random, tried: "
         "they kill 1, the suite 1; 1 are killed by them alone."
     )
+
+
+def test_the_report_reads_what_is_written(tmp_path: Path) -> None:
+    faults = [fault(name) for name in "abc"]
+    killed = table.verdicts([result("a", "k")])
+    score = table.Score("6.12", faults, killed, [], [table.Reason(("b",), "equivalent", "…")])
+    table.write(tmp_path, score)
+    read = mutants.load(tmp_path / "table.json")
+    assert read.percent == score.percent()
+    assert {state: len(found) for state, found in read.states.items()} == score.states()
