@@ -254,6 +254,7 @@ def result(name: str, killer: str = "", tried: tuple[str, ...] = ("c",)) -> dict
     return {
         "event": "result", "id": name, "state": "passed" if killer else "failed",
         "clause": "NONE-1", "reason": "it", "killer": killer, "tried": list(tried),
+        "damage": "",
     }  # fmt: skip
 
 
@@ -262,6 +263,13 @@ def test_a_killed_fault_stays_killed_and_what_was_tried_adds_up() -> None:
     found = table.verdicts(events)
     assert found["a"].killer == "c"
     assert found["b"].tried == ("c", "d")
+
+
+def test_a_timeout_that_comes_without_the_fault_too_is_no_kill() -> None:
+    slow = result("a", "c") | {"reason": "timeout: no answer", "damage": "no answer"}
+    spoilt = result("b", "c") | {"reason": "failed: it", "damage": "no answer"}
+    found = table.verdicts([slow, spoilt])
+    assert (found["a"].killer, found["b"].killer) == ("", "c")
 
 
 def test_a_lost_guest_is_a_kill_by_the_case_in_flight_alone() -> None:
