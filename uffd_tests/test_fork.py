@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter FORK: what fork(2) and vfork(2) do with the protection."""
 
-from signal import SIGSEGV
+from signal import SIGBUS, SIGSEGV
 
 from helpers.arrange import content
 from helpers.axes import (
@@ -27,7 +27,7 @@ from helpers.axes import (
 from helpers.cases import case
 from helpers.machine import ROOT
 from helpers.pagemap import Page
-from helpers.uapi import Advice, Feature
+from helpers.uapi import Advice, Feature, Ioctl
 
 FEW = (none_pte, zero_page, huge_zero_page, populated, pmd_mapped)
 EVENT = {"also": Feature.EVENT_FORK, "needs": (ROOT,)}  # which takes CAP_SYS_PTRACE
@@ -200,6 +200,21 @@ def test_not_forked_it_is_not_there_and_sends_no_event(mem):
     assert not child.registered
     assert child.load().signal == SIGSEGV
     assert mem.store().message == mem.wp_fault()
+
+
+@case(
+    "FORK-12",
+    kinds=DISTINCT,
+    states=(none_pte,),
+    thp=(False,),
+    also=Feature.EVENT_FORK | Feature.POISON,
+    needs=(ROOT,),
+)
+def test_childs_poisoned_page_is_not_protected(mem):
+    mem.uffd.fill(Ioctl.UFFDIO_POISON, *mem.span(mem.page))
+    child = mem.fork()
+    assert child.word() == mem.word()
+    assert child.load().signal == SIGBUS
 
 
 @case("FORK-9", kinds=DISTINCT, states=FEW, features=SYNC, where=once, **EVENT)

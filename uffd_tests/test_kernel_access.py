@@ -16,6 +16,7 @@ from helpers.axes import (
     memfd_shared,
     none_pte,
     plain,
+    pmd_mapped,
     populated,
     wpu,
 )
@@ -34,6 +35,7 @@ from helpers.kernel_access import (
 )
 from helpers.machine import KERNEL_FAULTS, USER_MODE
 from helpers.region import Touch
+from helpers.uapi import Prot
 from helpers.uffd import Access
 
 KINDS = (anon, memfd_shared, hugetlb_shared)
@@ -275,3 +277,15 @@ def test_pinned_page_is_written_past_its_protection(mem, ring):
     assert ring.result() == 8
     assert mem.load().value == VALUE
     assert mem.protected() == {mem.page}
+
+
+@of([call for call in HASTY_WRITES if call.name.startswith("proc_mem")])
+@case("KERN-12", kinds=(anon,), states=(populated, pmd_mapped), features=(plain,))
+def test_forced_write_to_read_only_memory_heeds_the_protection(mem, act):
+    mem.protect(mem.unit)
+    mem.subject.mprotect(mem.start, mem.size, Prot.READ)
+    assert act.begin().error == act.refusal
+    assert mem.load().value == content(mem)
+    mem.unprotect(mem.unit)
+    assert act.begin().silent
+    assert mem.load().value == VALUE

@@ -41,7 +41,7 @@ from helpers.axes import (
 from helpers.cases import case, refuses
 from helpers.machine import PAGEMAP_SCAN, SOFT_DIRTY, advice
 from helpers.pagemap import Page
-from helpers.uapi import Advice, Category, Feature, Ioctl, Map, Prot, ScanFlag
+from helpers.uapi import Advice, Category, Feature, Ioctl, Map, Prot, RegisterMode, ScanFlag
 from helpers.uffd import Userfaultfd
 
 NEEDS = (PAGEMAP_SCAN,)
@@ -55,6 +55,7 @@ SMALL_TRACKED = (zero_page, populated)  # the split of a THP makes all of it sof
 TRACKED = (*SMALL_TRACKED, pmd_mapped)
 BOUNDARIES = {"pte_table": 2 << 20, "pmd_table": 1 << 30, "pud_table": 512 << 30}
 TIB = 1 << 40
+PMD_BYTES = 2 << 20
 GENERIC = {"required": Category(0), "anyof": WRITTEN}
 # what all kernels with PAGEMAP_SCAN know, and masks of it
 KNOWN = Category((1 << 8) - 1)
@@ -125,14 +126,15 @@ def test_check_wpasync_refuses_what_is_not_async(mem):
     assert mem.protected() == set()
 
 
+@PATHS
 @pytest.mark.parametrize("limit", ["vec_len", "max_pages"])
 @case("SCAN-7", kinds=DISTINCT_SMALL, states=(none_pmd, populated), features=ASYNC, needs=NEEDS)
-def test_full_scan_stops_and_resumes(mem, limit):
+def test_full_scan_stops_and_resumes(mem, limit, asked):
     first, *_, last = mem.pages
     mem.protect(mem.pages)
     for page in (first, mem.page, mem.page + 2, last):
         mem.store(page)
-    full = mem.scan(flags=REARM, **{limit: 2})
+    full = mem.scan(flags=REARM, **asked, **{limit: 2})
     assert mem.reported(full) == {first, mem.page}
     assert full.walk_end == mem.address(mem.page + 2)
     assert mem.written() == {mem.page + 2, last}
@@ -164,6 +166,20 @@ def test_hugetlb_page_that_exceeds_max_pages_is_where_the_scan_stops(mem):
     scan = mem.scan(flags=REARM, max_pages=mem.page_bytes // PAGESIZE + 1)
     assert mem.reported(scan) == mem.protected() == {0}
     assert scan.walk_end == mem.address(1)
+
+
+@case(
+    "SCAN-7",
+    kinds=(anon, memfd_shared, *HUGETLB),
+    states=WHOLE,
+    features=ASYNC,
+    needs=NEEDS,
+    where=lambda setup: setup.thp or (setup.kind.hugetlb and setup.state is populated),
+)
+def test_scan_that_one_entry_fills_leaves_the_next_alone(mem):
+    scan = mem.scan(flags=REARM, max_pages=PMD_BYTES // PAGESIZE)
+    first = set(mem.pages[: PMD_BYTES // mem.page_bytes])
+    assert mem.reported(scan) == mem.protected() == first
 
 
 @case("SCAN-8", kinds=ANON, states=(pmd_mapped,), features=FEATURES, needs=NEEDS)
@@ -225,12 +241,50 @@ def test_hugetlb_hole_is_neither_written_nor_protected(mem, asked):
 def test_wpallowed_tells_an_async_range(mem):
     allowed = Category.WPALLOWED in mem.categories()
     assert allowed == (mem.setup.features is asynchronous)
+    assert (mem.page in mem.written(required=Category.WPALLOWED)) == allowed
+
+
+@case(
+    "SCAN-13",
+    kinds=DISTINCT,
+    states=(populated,),
+    features=ASYNC,
+    thp=(False,),
+    mode=RegisterMode.MISSING,
+    needs=NEEDS,
+)
+def test_range_registered_for_missing_pages_alone_is_not_allowed(mem):
+    assert Category.WPALLOWED not in mem.categories()
+    with refuses(EPERM):
+        mem.rearm()
+    assert mem.protected() == set()
 
 
 @case("SCAN-14", kinds=DISTINCT_SMALL, states=STATES, features=ASYNC, needs=NEEDS)
 def test_wp_matching_protects_just_the_range(mem):
     assert mem.rearm(mem.near) == set(mem.near)
     assert mem.protected() == set(mem.near)
+
+
+@case(
+    "SCAN-14",
+    kinds=(anon, memfd_shared),
+    states=(huge_zero_page, pmd_mapped),
+    features=ASYNC,
+    needs=NEEDS,
+)
+def test_range_that_ends_within_a_huge_page_is_reported_whole(mem):
+    across = mem.pages[mem.pmd[0] - 1 : mem.pmd[0] + 2]
+    assert mem.rearm(across) == mem.protected() == set(across)
+
+
+@case("SCAN-28", kinds=HUGETLB, states=(populated,), features=ASYNC, needs=NEEDS)
+def test_part_of_a_hugetlb_page_is_neither_reported_nor_protected(mem):
+    asked = {"required": WRITTEN, "returned": WRITTEN, "flags": REARM}
+    end = mem.address() + mem.page_bytes // 2
+    scan = pagemap.scan(mem.subject, mem.start, end, **asked)
+    assert mem.reported(scan) == mem.protected() == {0}
+    assert scan.walk_end == mem.address()
 
 
 @case("SCAN-15", kinds=DISTINCT_SMALL, states=STATES, features=ASYNC, needs=NEEDS)
@@ -399,7 +453,7 @@ def test_without_a_vector_masks_go_unheeded(mem):
 
 @case(
     "SCAN-24",
-    kinds=(anon, memfd_shared),
+    kinds=(anon, memfd_shared, *HUGETLB),
     states=(none_pte,),
     features=ASYNC,
     also=Feature.POISON,
@@ -408,7 +462,7 @@ def test_without_a_vector_masks_go_unheeded(mem):
 )
 def test_wp_matching_leaves_a_poisoned_page_poisoned(mem):
     mem.uffd.fill(Ioctl.UFFDIO_POISON, *mem.span(mem.page))
-    mem.rearm()
+    assert mem.page in mem.rearm()
     assert mem.load().signal == SIGBUS
 
 

@@ -273,6 +273,20 @@ def test_unregister_leaves_the_writers_asleep(mem):
     assert write.completes()
 
 
+@case("REG-20", needs=(UFFD, DISK_FILE))
+def test_memory_that_can_not_be_registered_can_not_be_unregistered(disk_mapping, uffd_with):
+    with refuses(EINVAL):
+        uffd_with().unregister(disk_mapping, PAGESIZE)
+
+
+@case("REG-21", kinds=KINDS, states=(none_pte,), features=SYNC, mode=MISSING | WP)
+def test_unregister_wakes_who_waits_for_a_missing_page(mem):
+    read = mem.load()
+    assert read.blocked
+    mem.uffd.unregister(mem.start, mem.size)
+    assert read.completes()
+
+
 def start_of(subject, name):
     """Where the mapping of that name in /proc/self/maps starts."""
     maps = [line.split() for line in subject.read_file("/proc/self/maps").splitlines()]

@@ -159,6 +159,13 @@ def test_collapse_over_a_none_pte_is_refused(mem):
     assert mem.changed() == set()
 
 
+@case("THP-11", kinds=ANON, states=(none_pte,), thp=(True,), features=SYNC, needs=(COLLAPSE,))
+def test_collapse_fills_none_ptes_once_unregistered(mem):
+    mem.uffd.unregister(mem.start, mem.size)
+    mem.advise(Advice.COLLAPSE, mem.pmd)
+    assert huge_bytes(mem) == mem.machine.pmd_bytes
+
+
 @case("THP-9", kinds=ANON, states=(pte_mapped,), features=SYNC, needs=(COLLAPSE,))
 def test_collapse_of_unprotected_pages_succeeds(mem):
     mem.protect()
@@ -188,6 +195,15 @@ def test_splitting_a_zero_filled_thp_keeps_the_protection(mem, advised):
     assert huge_bytes(mem) == 0
     assert mem.protected() == set(mem.pmd)
     assert mem.store(mem.page + 1).message == mem.wp_fault(mem.page + 1)
+
+
+@case("THP-12", kinds=ANON, states=(pmd_mapped,), features=SYNC)
+def test_splitting_an_unprotected_zero_filled_thp_protects_nothing(mem):
+    mem.zero_fill(mem.pmd)
+    mem.advise(Advice.COLD)
+    assert huge_bytes(mem) == 0
+    assert mem.protected() == set()
+    assert mem.store().silent
 
 
 @case("THP-13", kinds=ANON, states=(pmd_mapped,), features=SYNC, needs=(COLLAPSE,))
