@@ -4,13 +4,14 @@
 Without more, each case tells in the stream which faults it reaches: where they would have made a
 difference. With --mutants, the units of the run are not the cases but the faults of the list in
 that file: for each, a forked child lets it act, runs the cases that reach it, and stops at the
-first that fails. That case must then pass without the fault, else the guest is not used again.
+first that fails. That case, or, if none failed, one that was skipped, must then pass without the
+fault, else the guest is spoilt and not used again.
 
     {"event": "reach",  "id": CASE, "faults": [NUMBER...]}
     {"event": "try",    "id": FAULT, "case": CASE}
     {"event": "result", "id": FAULT, "state": "passed": it was killed, "failed": it survived,
-                        "killer": CASE or "", "tried": [CASE...], "damage": whether the guest
-                        was spoilt, ... as the stream's}
+                        "killer": CASE or "", "tried": [CASE...] that ended, "damage": what
+                        spoilt the guest, ... as the stream's}
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import select
 import signal
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,12 +69,16 @@ class Mutant:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """How a case failed."""
+class Outcome:
+    """How a case ended."""
 
     case: str
-    state: str
-    reason: str
+    state: str  # passed, skipped, failed, timeout, crashed
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.state not in ("passed", "skipped")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -157,12 +162,17 @@ class Killing:
             (name for name in mutant.cases if name in self._items),
             key=lambda name: -known[name],  # stable: else as they are given
         )
-        tried, failure = self._attempt(mutant.number, mutant.id, cases)
+        outcomes = self._attempt(mutant.number, mutant.id, cases)
+        failure = next((outcome for outcome in outcomes if outcome.failed), None)
+        skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
+        doubtful = [failure] if failure else skipped[:1]
         damage = ""
+        for outcome in self._attempt(0, mutant.id, [each.case for each in doubtful]):
+            if outcome.state != "passed":
+                damage = f"{outcome.state}: {outcome.reason}"
         if failure:
             known[failure.case] += 1
-            _, again = self._attempt(0, mutant.id, [failure.case])
-            damage = again.reason if again else ""
+        ended = outcomes if not damage else [o for o in outcomes if o.state != "skipped"]
         item = self._items[failure.case] if failure else None
         return {
             "state": "passed" if failure else "failed",
@@ -173,15 +183,14 @@ class Killing:
             "evidence": "",
             "reproducer": "",
             "killer": failure.case if failure else "",
-            "tried": tried,
+            "tried": [outcome.case for outcome in ended],
             "damage": damage,
         }
 
-    def _attempt(
-        self, number: int, name: str, cases: Iterable[str]
-    ) -> tuple[list[str], Failure | None]:
-        """Lets a fault act on some cases; those that were tried, and the first that failed."""
-        cases = list(cases)
+    def _attempt(self, number: int, name: str, cases: list[str]) -> list[Outcome]:
+        """Lets a fault act on some cases, up to the first that fails: how they ended."""
+        if not cases:
+            return []
         self._run.log.news()  # what was said before is no case's
         ours, theirs = os.pipe()
         child = os.fork()
@@ -198,20 +207,19 @@ class Killing:
             os.close(ours)
             set_active(0)
 
-    def _follow(self, pipe: int, cases: list[str]) -> tuple[list[str], Failure | None]:
-        tried: list[str] = []
+    def _follow(self, pipe: int, cases: list[str]) -> list[Outcome]:
         news = _lines(pipe, self._config.option.case_timeout + _HANG_SECONDS)
+        outcomes = []
         for case in cases:
-            tried.append(case)
             line = next(news, None)
-            if line is None:
-                return tried, Failure(case, "crashed", "the case took its process along, or hung")
-            if line:
-                return tried, Failure(**json.loads(line))
-        return tried, None
+            lost = Outcome(case, "crashed", "the case took its process along, or hung")
+            outcomes.append(Outcome(**json.loads(line)) if line else lost)
+            if outcomes[-1].failed:
+                break
+        return outcomes
 
     def _serve(self, pipe: int, number: int, name: str, cases: list[str]) -> NoReturn:
-        """The child: runs cases, and answers for each with a line, empty if nothing failed."""
+        """The child: runs cases, and tells of each how it ended, in a line."""
         code = 1
         try:
             # its own root subject: that of the parent may be harmed by no fault
@@ -220,11 +228,10 @@ class Killing:
             set_active(number)
             for case in cases:
                 self._stream.write("try", id=name, case=case)
-                failure = _run_case(self._items[case])
-                if failure:
+                outcome = _run_case(self._items[case])
+                if outcome.failed:
                     set_active(0)
-                line = json.dumps(vars(failure)) if failure else ""
-                os.write(pipe, f"{line}\n".encode())
+                os.write(pipe, f"{json.dumps(vars(outcome))}\n".encode())
             code = 0
         finally:
             os._exit(code)
@@ -243,15 +250,17 @@ class _States:
         return made
 
 
-def _run_case(item: pytest.Item) -> Failure | None:
+def _run_case(item: pytest.Item) -> Outcome:
     reports = runtestprotocol(item, log=False, nextitem=None)
-    failed = next((report for report in reports if report.failed), None)
-    if failed is None:
-        return None
-    crash = getattr(failed.longrepr, "reprcrash", None)
-    lines = str(crash.message if crash else failed.longrepr).splitlines() or [""]
-    state = str(dict(failed.user_properties).get("state", "failed"))
-    return Failure(canonical_id(item.nodeid), state, lines[0][:500])
+    name = canonical_id(item.nodeid)
+    worst = next((r for r in reports if r.failed), None)
+    worst = worst or next((r for r in reports if r.skipped), None)
+    if worst is None:
+        return Outcome(name, "passed")
+    crash = getattr(worst.longrepr, "reprcrash", None)
+    lines = str(crash.message if crash else worst.longrepr).splitlines() or [""]
+    state = str(dict(worst.user_properties).get("state", worst.outcome))
+    return Outcome(name, state, lines[0][:500])
 
 
 def _lines(pipe: int, patience: float) -> Iterator[str]:

@@ -59,7 +59,7 @@ def verdicts(events: Iterable[Mapping[str, Any]]) -> dict[str, Verdict]:
             case {"event": "try", "id": str(name), "case": str(case)}:
                 trying[name] = case
             case {"event": "result", "id": str(name), "killer": str(killer), "tried": list(tried)}:
-                if event["damage"] and event["reason"].startswith("timeout"):
+                if event["damage"].startswith("timeout") and event["reason"].startswith("timeout"):
                     killer = ""  # which it has without the fault, too: the machine is slow
                 found[name] = _with(found.get(name), killer, event, tried)
                 trying.pop(name, None)

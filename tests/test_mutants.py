@@ -266,8 +266,8 @@ def test_a_killed_fault_stays_killed_and_what_was_tried_adds_up() -> None:
 
 
 def test_a_timeout_that_comes_without_the_fault_too_is_no_kill() -> None:
-    slow = result("a", "c") | {"reason": "timeout: no answer", "damage": "no answer"}
-    spoilt = result("b", "c") | {"reason": "failed: it", "damage": "no answer"}
+    slow = result("a", "c") | {"reason": "timeout: no answer", "damage": "timeout: no answer"}
+    spoilt = result("b", "c") | {"reason": "failed: it", "damage": "timeout: no answer"}
     found = table.verdicts([slow, spoilt])
     assert (found["a"].killer, found["b"].killer) == ("", "c")
 
