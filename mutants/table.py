@@ -81,7 +81,10 @@ def _with(
 def reasons(path: Path = SURVIVORS) -> list[Reason]:
     """The entries of `survivors.toml`."""
     entries = tomllib.loads(path.read_text())["survivor"]
-    return [Reason(tuple(e["faults"]), e["verdict"], e["reason"]) for e in entries]
+    return [
+        Reason(tuple(entry["faults"]), entry["verdict"], " ".join(entry["reason"].split()))
+        for entry in entries
+    ]
 
 
 @dataclass(frozen=True)
