@@ -130,7 +130,6 @@ class Killing:
         self._mutants = [m for m in listed[number - 1 :: count] if m.id not in done]
         self._items: dict[str, pytest.Item] = {}
         self._killers: dict[str, Counter[str]] = {}  # by the fault's function
-        self._parents_root: object = None
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -143,6 +142,9 @@ class Killing:
         manager.unregister(next(p for p in manager.get_plugins() if isinstance(p, Results)))
         manager.register(_States())
         self._stream.write("plan", ids=[mutant.id for mutant in self._mutants])
+        # each child has a root subject of its own, and only one may keep khugepaged busy
+        self._run.close()
+        self._run.__dict__.pop("root", None)
         gc.freeze()  # what a child doesn't touch it needn't copy
         totals: Counter[str] = Counter()
         for mutant in self._mutants:
@@ -222,9 +224,7 @@ class Killing:
         """The child: runs cases, and tells of each how it ended, in a line."""
         code = 1
         try:
-            # its own root subject: that of the parent may be harmed by no fault
-            self._parents_root = self._run.__dict__.pop("root", None)
-            assert self._run.root
+            assert self._run.root  # spawned before the fault acts
             set_active(number)
             for case in cases:
                 self._stream.write("try", id=name, case=case)
