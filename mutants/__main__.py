@@ -206,6 +206,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(words: list[str]) -> int:
+    guests.interruptible()
     try:
         _run(_parse(words))
     except KeyboardInterrupt:

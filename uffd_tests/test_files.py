@@ -104,6 +104,13 @@ def test_dontneed_of_a_written_page_counts_as_written(mem):
     assert mem.look() == MARKER
 
 
+@case("FILE-8", kinds=EXT4, states=(cached, populated), features=ASYNC, needs=NEEDS)
+def test_unregister_clears_the_protection(mem):
+    mem.rearm()
+    mem.uffd.unregister(mem.start, mem.size)
+    assert mem.protected() == set()
+
+
 @case("FILE-6", kinds=EXT4, states=(populated, cached), features=ASYNC, needs=NEEDS)
 def test_truncation_keeps_the_protection(mem):
     mem.protect(mem.pages)

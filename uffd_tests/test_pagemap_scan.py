@@ -12,7 +12,7 @@ from signal import SIGBUS, SIGSEGV
 
 import pytest
 
-from helpers import pagemap
+from helpers import batch, pagemap
 from helpers.axes import (
     ANON,
     DISTINCT,
@@ -21,6 +21,7 @@ from helpers.axes import (
     HUGETLB,
     KINDS,
     NONE,
+    POPULATED,
     SHARED_SHMEM,
     STATES,
     SYNC,
@@ -38,6 +39,7 @@ from helpers.axes import (
     wpu,
     zero_page,
 )
+from helpers.batch import Batch
 from helpers.cases import case, refuses
 from helpers.machine import PAGEMAP_SCAN, SOFT_DIRTY, advice
 from helpers.pagemap import Page
@@ -287,7 +289,23 @@ def test_part_of_a_hugetlb_page_is_neither_reported_nor_protected(mem):
     assert scan.walk_end == mem.address()
 
 
-@case("SCAN-15", kinds=DISTINCT_SMALL, states=STATES, features=ASYNC, needs=NEEDS)
+@pytest.mark.parametrize("vec_len", [0, 1], ids=["no_vector", "vector"])
+@case("SCAN-29", kinds=(anon, *HUGETLB), states=POPULATED, features=ASYNC, needs=NEEDS)
+def test_wp_matching_reaches_the_thread_that_has_just_written(mem, vec_len):
+    thread, pagemap_file = mem.subject.main, mem.subject.pagemap
+    mem.rearm()
+    begin, size = mem.span(mem.pages)
+    vector = thread.scratch_address + 256
+    fields = {"size": 96, "flags": REARM, "start": begin, "end": begin + size}
+    masks = {"category_mask": WRITTEN, "return_mask": WRITTEN}
+    thread.struct("pm_scan_arg", **fields, **masks, vec=vector * vec_len, vec_len=vec_len)
+    scan = batch.call("ioctl", pagemap_file, Ioctl.PAGEMAP_SCAN, thread.scratch_address)
+    stores = [batch.store(mem.address(), value) for value in (1, 2)]
+    Batch(thread, [stores[0], scan, stores[1]]).start().result()
+    assert mem.written() == {mem.page}
+
+
+@case("SCAN-15", kinds=DISTINCT_SMALL, states=(*STATES, swapped), features=ASYNC, needs=NEEDS)
 def test_wp_matching_without_a_vector_protects_silently(mem):
     mem.rearm(vec_len=0)
     assert mem.protected() == set(mem.pages)

@@ -187,6 +187,12 @@ def test_dropping_the_page_drops_the_protection(mem, advised):
     assert mem.store().silent
 
 
+@case("SWAP-10", kinds=(memfd_private,), states=(swapped,))
+def test_dropping_pages_that_are_not_protected_leaves_no_marker(mem):
+    mem.advise(Advice.DONTNEED, mem.pages)
+    assert mem.protected() == set()
+
+
 @case("SWAP-11", kinds=ANON, states=(swapped,), thp=(True,), needs=(advice(Advice.COLLAPSE),))
 def test_collapse_of_a_protected_page_in_swap_is_refused(mem):
     before = swapped_bytes(mem)

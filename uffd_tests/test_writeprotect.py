@@ -6,10 +6,12 @@ from mmap import PAGESIZE
 
 import pytest
 
+from helpers import batch
 from helpers.axes import (
     ANON,
     HUGETLB,
     KINDS,
+    POPULATED,
     SHMEM,
     SMALL_STATES,
     STATES,
@@ -21,8 +23,11 @@ from helpers.axes import (
     protectable,
     wpu,
 )
+from helpers.batch import Batch
 from helpers.cases import case, refuses
 from helpers.machine import UFFD
+from helpers.races import protecting
+from helpers.region import Touch
 from helpers.subject import ARENA_ADDRESS
 from helpers.uapi import Advice, Event, Feature, ProtectMode, RegisterMode
 from helpers.uffd import Message, Userfaultfd
@@ -214,3 +219,15 @@ def test_range_from_table_to_table_spares_the_ends(mem):
     inner = range(mem.pmd[0] - 3, mem.pmd[0] + 3)
     mem.protect(inner)
     assert mem.protected() == set(inner)
+
+
+@case("WP-15", kinds=KINDS, states=POPULATED, features=SYNC)
+def test_protection_reaches_the_thread_that_has_just_written(mem):
+    again = [*protecting(mem, [WP], by=0), batch.store(mem.address(), 2)]
+    table = Batch(mem.subject.toucher(), [batch.store(mem.address(), 1), *again])
+    write = Touch(table.start(), mem.uffd)
+    assert write.message == mem.wp_fault()
+    assert mem.load(by=1).value == 1
+    mem.unprotect(mem.pages)
+    assert write.completes()
+    assert mem.load().value == 2

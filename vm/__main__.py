@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -162,16 +161,9 @@ def _report(folder: Path, *, quiet: bool) -> int:
     return subprocess.run(command, cwd=PROJECT, check=False).returncode
 
 
-def _terminated(*_: object) -> None:
-    """Treats a request to end as Ctrl-C, which asyncio knows how to pass on."""
-    signal.raise_signal(signal.SIGINT)
-
-
 def main(words: list[str], present: Mapping[str, bytes] | None = None) -> int:
     """Does what the command line says; `present` is what else a guest finds, by path."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
-    signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGHUP, _terminated)
+    guests.interruptible()
     folder = None
     try:
         request = _request(words)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,14 @@ def _slots() -> int:
     available = re.search(r"^MemAvailable: +(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
     mib = int(available[1]) >> 10 if available else 0
     return max(1, min(len(os.sched_getaffinity(0)), mib // (qemu.MEMORY_MIB + 512)))
+
+
+def interruptible() -> None:
+    """Has a request to end be treated as Ctrl-C, which asyncio knows how to pass on, and Ctrl-C
+    not be ignored, as it is where a shell had it so."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 async def run(found: Sequence[tuple[Campaign, KernelFiles]], terms: Terms) -> None:
