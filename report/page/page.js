@@ -132,13 +132,15 @@ function listed(cases, kernel) {
   for (const one of wrong) {
     const [symbol, className, word] = STATES[one[2][kernel]];
     const [reason, evidence, reproducer] = told(one);
-    const inside = [element("p", reason, "reason")];
+    const [head, ...rest] = reason.split("\n");
+    const inside = [element("p", head, "reason")];
     if (reproducer) {
       const link = element("a", "the same as one C file");
       link.href = reproducer.split("/").map(encodeURIComponent).join("/");
       inside.push(link);
     }
-    if (evidence) inside.push(element("pre", evidence));
+    const more = [rest.join("\n"), evidence].filter(Boolean).join("\n\n");
+    if (more) inside.push(element("pre", more));
     made.append(disclosed([element("b", symbol), ` ${word}: ${one[0]}`], className, ...inside));
   }
   if (wrong.length) made.firstElementChild.open = true;
