@@ -184,7 +184,7 @@ def _result(item: pytest.Item) -> dict[str, Any]:
     evidence = [text for _, text in worst.sections]
     if hasattr(worst, "wasxfail"):
         state, reason = "xfailed", str(worst.wasxfail)
-        evidence.insert(0, str(worst.longrepr))
+        evidence.append(str(worst.longrepr))
     elif worst.skipped:
         reason = _skip_reason(worst)
     elif worst.failed:

@@ -27,7 +27,7 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--hide-scrollbars",
 )
-_SIZE = (1200, 660)
+_SIZE = (1200, 600)
 _CELL = "td.broken button, td.known-issue button"
 
 
