@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from vm.campaign import Campaign
@@ -54,7 +55,7 @@ class _Field(ProgressColumn):
     """One of a task's fields, as it stands."""
 
     def __init__(self, name: str) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
         self._name = name
 
     def render(self, task: Task) -> Text:
@@ -66,9 +67,15 @@ class _Live:
     """A line for each kernel that is drawn ever anew, with a bar."""
 
     def __init__(self, campaigns: Sequence[Campaign], console: Console) -> None:
-        bar = BarColumn(complete_style="cyan", pulse_style="cyan", finished_style="green")
+        bar = BarColumn(
+            None,
+            complete_style="cyan",
+            pulse_style="cyan",
+            finished_style="green",
+            table_column=Column(ratio=1, min_width=4, max_width=30),
+        )
         columns = (_Field("name"), bar, _Field("told"))
-        self._bars = Bars(*columns, console=console, auto_refresh=False)
+        self._bars = Bars(*columns, console=console, auto_refresh=False, expand=True)
         self._tasks: list[tuple[TaskID, Campaign]] = []
         for campaign in campaigns:
             name = Text(campaign.kernel.name, "bold")
