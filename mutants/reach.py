@@ -112,7 +112,7 @@ def ended(results: Path) -> str:
 def counts(tree: Path, results: Path) -> Counts:
     """What the guests of a run have counted, together. Raises BuildError without gcov's help."""
     found: Counts = Counter()
-    for folder in results.rglob(gcov.FOLDER):
+    for folder in results.resolve().rglob(gcov.FOLDER):
         with tempfile.TemporaryDirectory() as scratch:
             for data in sorted(folder.rglob("*.gcda")):
                 name = data.relative_to(folder).relative_to(str(tree)[1:])
