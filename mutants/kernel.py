@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -86,16 +86,9 @@ def _run(what: str, command: Iterable[str], folder: Path, **environment: str) ->
 
 def _unpack(deb: Path, scratch: Path) -> Path:
     """Unpacks the source in a linux-source package; returns its folder."""
-    command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            for member in archive:
-                if member.isfile() and member.name.endswith(".tar.xz"):
-                    member.name = "source.tar.xz"
-                    archive.extract(member, scratch, filter="data")
-                    break
-        process.kill()  # nothing else of the package is wanted
-    _run("unpacking the kernel's source", ["tar", "-xf", "source.tar.xz"], scratch)
+    packages.extract(deb, scratch, re.compile(r"usr/src/linux-source-[^/]+\.tar\.xz$"))
+    (archive,) = scratch.glob("usr/src/*")
+    _run("unpacking the kernel's source", ["tar", "-xf", str(archive)], scratch)
     (folder,) = scratch.glob("linux-source-*/")
     return folder
 

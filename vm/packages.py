@@ -171,13 +171,14 @@ def unpack(debs: list[Path], folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         for deb in debs:
-            _unpack(deb, Path(scratch) / "new")
+            extract(deb, Path(scratch) / "new", _WANTED)
         if folder.exists():
             folder.rename(Path(scratch) / "old")
         (Path(scratch) / "new").rename(folder)
 
 
-def _unpack(deb: Path, folder: Path) -> None:
+def extract(deb: Path, folder: Path, wanted: re.Pattern[str]) -> None:
+    """Unpacks the files of a package whose path begins as wanted. Raises VmError."""
     folder.mkdir(exist_ok=True)
     command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -186,7 +187,7 @@ def _unpack(deb: Path, folder: Path) -> None:
                 # Python before 3.11.4 has no filters
                 archive.extraction_filter = getattr(tarfile, "data_filter", None)
                 for member in archive:
-                    if member.isfile() and _WANTED.match(member.name.removeprefix("./")):
+                    if member.isfile() and wanted.match(member.name.removeprefix("./")):
                         archive.extract(member, folder)
         except tarfile.TarError as error:
             raise VmError(f"{deb} is no Debian package that can be read: {error}") from error
