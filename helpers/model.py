@@ -798,6 +798,10 @@ TRANSITIONS = {
     )
 }  # fmt: skip
 
+RARELY = {  # transitions that few programs may not take, and why that does no harm
+    ("remove", Entry.ZERO, True): "anonymous memory refuses MADV_REMOVE, whatever its pages are",
+}
+
 
 def sensible(world: World, program: Iterable[Op]) -> list[Op]:
     """A program without the operations that the model has no word on.

@@ -32,6 +32,7 @@ from helpers.model import (
     FLAGS,
     PER_TABLE,
     SHIFT,
+    TRANSITIONS,
     Entry,
     Op,
     Outcome,
@@ -62,6 +63,9 @@ from helpers.uapi import (
 )
 from helpers.uffd import Message, Userfaultfd
 
+FEW = (
+    25  # programs of each world in a run that is no hunt; they take all of the model's transitions
+)
 VALUES = 8  # that programs write: 0 to 7
 LOG_ENTRIES = 4096
 _STRUCTURES = 64 << 10  # offset in the main thread's slot, below the batch's table
@@ -90,10 +94,20 @@ WORLDS = (
     World("wpu_events", anon=10, markers=True, fork_event=True, remap_event=True),
     World("shmem", anon=0, shmem=10),
     World("shmem_events", anon=0, shmem=10, fork_event=True, remap_event=True),
+    World("mixed_plain", anon=6, shmem=6),
     World("mixed_wpu", anon=6, shmem=6, markers=True),
     World("mixed_async", anon=6, shmem=6, asynchronous=True),
     World("mixed_reclaim", anon=6, shmem=6, markers=True, reclaims=True),
+    World("thp_plain", anon=2 * PER_TABLE, thp=True),
     World("thp_wpu", anon=2 * PER_TABLE, markers=True, thp=True),
+    World(
+        "thp_events",
+        anon=2 * PER_TABLE,
+        markers=True,
+        fork_event=True,
+        remap_event=True,
+        thp=True,
+    ),
     World("thp_async", anon=2 * PER_TABLE, asynchronous=True, thp=True),
 )
 
@@ -473,6 +487,16 @@ class Disagreement(AssertionError):
 
 
 Taken = Counter[tuple[str, Entry, bool]]  # how often each transition was
+
+
+def coverage(taken: Taken) -> str:
+    """How many of the model's transitions were taken, and which were not."""
+    left = sorted(
+        f"{name} of {'a protected' if wp else 'a'} {entry.value}"
+        for name, entry, wp in TRANSITIONS - taken.keys()
+    )
+    said = f"{len(TRANSITIONS) - len(left)} of {len(TRANSITIONS)}"
+    return f"{said}, but not {', '.join(left)}" if left else said
 
 
 def check(world: World, program: Sequence[Op], seen: Iterable[Seen]) -> Taken:

@@ -13,12 +13,11 @@ import pytest
 from helpers import khugepaged, machine, model, programs, reproducer
 from helpers.fuzz import Hunt
 from helpers.machine import Machine
-from helpers.model import TRANSITIONS, Op, Outcome, State, World
-from helpers.programs import WORLDS, Disagreement
+from helpers.model import RARELY, TRANSITIONS, Entry, Op, Outcome, State, World
+from helpers.programs import FEW, WORLDS, Disagreement
 from helpers.subject import Subject
 
 TRUE_STORE = model.STEPS["store"]
-ENOUGH = 200  # programs of each world, that all transitions be taken
 
 
 @pytest.fixture(scope="module", name="root")
@@ -108,9 +107,17 @@ def test_the_kernel_does_as_the_model_says(
     world: World, root: Subject, kernel: Machine, taken: programs.Taken
 ) -> None:
     made = hunt(world, kernel, root)
-    made.run(ENOUGH // 4 if world.thp else ENOUGH, seed=0)
+    made.run(FEW, seed=0)
     taken.update(made.taken)
 
 
 def test_all_transitions_were_taken(taken: programs.Taken) -> None:
-    assert TRANSITIONS - taken.keys() == set()
+    """By what `make check` runs of all worlds."""
+    assert TRANSITIONS - taken.keys() <= RARELY.keys(), programs.coverage(taken)
+
+
+def test_what_was_not_taken_is_told() -> None:
+    every = programs.Taken(TRANSITIONS)
+    del every["remove", Entry.ZERO, True]
+    wanted = f"{len(every)} of {len(TRANSITIONS)}, but not remove of a protected zero page"
+    assert programs.coverage(every) == wanted

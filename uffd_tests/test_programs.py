@@ -9,12 +9,11 @@ import pytest
 from helpers import programs
 from helpers.cases import case
 from helpers.machine import UFFD
-from helpers.programs import WORLDS, Disagreement
+from helpers.programs import FEW, WORLDS, Disagreement
 from helpers.results import RESULTS
 from helpers.subject import SubjectLost
 
-FEW = 25  # programs of each world, as many of them as an emulated CPU begins in SECONDS
-SECONDS = 2.0
+SECONDS = 2.0  # an emulated CPU begins in them what it can of the few known programs
 CORPUS = RESULTS / "corpus"  # of programs that have failed
 
 
@@ -29,7 +28,7 @@ def hunt(request, machine, subjects, require):
 
 
 @case("MODEL-1", needs=(UFFD,))
-def test_programs_do_as_the_model_says(hunt, subject, pytestconfig):
+def test_programs_do_as_the_model_says(hunt, subject, pytestconfig, record_property):
     seconds = pytestconfig.getoption("fuzz")
     try:
         if seconds:
@@ -39,3 +38,4 @@ def test_programs_do_as_the_model_says(hunt, subject, pytestconfig):
     except (Disagreement, SubjectLost):
         hunt.slowly(subject)
         raise
+    record_property("transitions", programs.coverage(hunt.taken))
