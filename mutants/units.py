@@ -48,9 +48,12 @@ class Ran:
         return self.end in ("exit 0", "exit 4", "enough") and "failed" not in self.outcomes.values()
 
     def told(self) -> str:
-        """What came of it, in the first line in short."""
+        """What came of it, in the first line in short: the tests that failed, or the error that
+        ended the program without a word of which test it was."""
         failed = [name for name, outcome in self.outcomes.items() if outcome == "failed"]
-        return f"{self.end}: {', '.join(failed) or 'no test failed'}\n{self.output}"
+        errors = [line.strip("# ") for line in self.output.splitlines() if "ERROR" in line]
+        short = ", ".join(failed or errors[:1]) or "no test failed"
+        return f"{self.end}: {short}\n{self.output}"
 
 
 def filters(listed: Iterable[str]) -> list[str]:

@@ -55,6 +55,9 @@ def test_filters_select_each_test_once() -> None:
 def test_what_failed_is_told_first() -> None:
     told = Ran({"a": "passed", "b": "failed", "c": "failed"}, "exit 1", "the output").told()
     assert told == "exit 1: b, c\nthe output"
+    assert Ran({"a": "passed"}, "exit 1", "# ERROR: why\n").told() == (
+        "exit 1: ERROR: why\n# ERROR: why\n"
+    )
 
 
 @pytest.fixture
