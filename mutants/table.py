@@ -142,7 +142,10 @@ class Score:
         return sorted(set(shared) - killers)
 
     def of_selftests(self, fault: Fault) -> str:
-        """What the kernel's selftests made of a fault: the unit that killed it, or why none."""
+        """What the kernel's selftests made of a fault: the unit that killed it, or why none did;
+        "" where they have not run."""
+        if not self.selftests.reaches:
+            return ""
         verdict = self.selftests.verdicts.get(fault.id)
         if verdict and verdict.killed:
             return verdict.killer.rpartition(".")[2]

@@ -312,6 +312,11 @@ def test_the_score_leaves_out_what_no_case_could_kill() -> None:
     assert "2 of 4 killed" in table.page(score)
 
 
+def test_selftests_that_have_not_run_are_not_told_of() -> None:
+    score = table.Score("6.12", [fault("a")], {}, [], [])
+    assert (score.of_selftests(fault("a")), score.comparison()) == ("", "")
+
+
 def test_the_selftests_stand_beside_the_suite() -> None:
     unit = "selftests_guest.selftest.unit"
     reach = Reach(unit, "selftests", 1.0, frozenset({1, 2, 3}))
