@@ -9,6 +9,7 @@ from helpers.axes import ANON, SYNC, none_pmd, none_pte, pte_mapped, wpu, zero_p
 from helpers.cases import case
 from helpers.machine import DISPOSABLE, MTHP, NUMA, SWAP
 from helpers.migration import migrate
+from helpers.pagemap import Page
 from helpers.procfs import MTHP_KNOBS
 from helpers.region import MARKER, Unproven
 from helpers.uapi import Advice
@@ -100,6 +101,17 @@ def test_pages_of_a_smaller_thp_move_with_their_own_protection(bare, need, requi
     assert bare.protected() == {1, 2}
     assert bare.store(3).silent
     assert bare.store(2).message == bare.wp_fault(2)
+
+
+@case("KHP-8", kinds=ANON, states=(none_pmd,), thp=(False,), needs=(*SMALL_THP, SWAP))
+def test_page_of_a_smaller_thp_comes_back_from_swap_alone(bare):
+    with knobs.set_to({MTHP_KNOBS / "enabled": "always"}):
+        bare.advise(Advice.HUGEPAGE, bare.pages)
+        map_small_thp(bare)
+        bare.register()
+        swap_out(bare, range(4))
+        bare.load(0)
+        assert [Page.PRESENT in look for look in bare.looks(range(4))] == [True, *[False] * 3]
 
 
 def have_khugepaged_scan(mem):

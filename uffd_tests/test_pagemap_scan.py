@@ -179,9 +179,12 @@ def test_hugetlb_page_that_exceeds_max_pages_is_where_the_scan_stops(mem):
     where=lambda setup: setup.thp or (setup.kind.hugetlb and setup.state is populated),
 )
 def test_scan_that_one_entry_fills_leaves_the_next_alone(mem):
+    first = mem.pages[: PMD_BYTES // mem.page_bytes]
+    rest = mem.pages[len(first) :]
+    before = mem.looks(rest)
     scan = mem.scan(flags=REARM, max_pages=PMD_BYTES // PAGESIZE)
-    first = set(mem.pages[: PMD_BYTES // mem.page_bytes])
-    assert mem.reported(scan) == mem.protected() == first
+    assert mem.reported(scan) == mem.protected() == set(first)
+    assert mem.looks(rest) == before
 
 
 @case("SCAN-8", kinds=ANON, states=(pmd_mapped,), features=FEATURES, needs=NEEDS)

@@ -23,3 +23,9 @@ def test_unprotecting_clears_the_bit_and_nothing_else(mem):
     mem.unprotect()
     assert mem.look() == before
     assert mem.changed() == set()
+
+
+@case("POP-3", kinds=KINDS, states=(populated, file_mapped), features=FEATURES)
+def test_protected_page_is_resident(mem):
+    mem.protect()
+    assert mem.resident()
