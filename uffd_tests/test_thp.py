@@ -152,6 +152,15 @@ def test_collapse_of_protected_shmem_is_refused(mem):
     assert mem.load().value == content(mem)
 
 
+@case("THP-8", kinds=SHARED_SHMEM, states=(pmd_mapped,), features=SYNC, needs=(COLLAPSE,))
+def test_collapse_of_protected_shmem_that_was_read_is_refused(mem):
+    mem.protect(mem.near)
+    mem.load_all(mem.near)
+    with refuses(EINVAL):
+        mem.advise(Advice.COLLAPSE, mem.pmd)
+    assert mem.protected() == set(mem.near)
+
+
 @case("THP-11", kinds=ANON, states=(none_pte,), thp=(True,), features=SYNC, needs=(COLLAPSE,))
 def test_collapse_over_a_none_pte_is_refused(mem):
     with refuses(EBUSY):
