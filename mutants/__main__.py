@@ -134,8 +134,9 @@ def _found(folder: Path) -> Found:
 def _wanted(
     faults: list[Fault], reaches: list[Reach], verdicts: Mapping[str, Verdict], most: int
 ) -> list[dict[str, Any]]:
-    """The faults that are not killed and that there are untried cases for, the quickest first."""
-    wanted = []
+    """The faults that are not killed and that there are untried cases for, the quickest first;
+    those whose survival is explained come last."""
+    wanted, reasons = [], table.reasons()
     for fault in faults:
         verdict = verdicts.get(fault.id)
         if verdict and verdict.killed:
@@ -145,7 +146,8 @@ def _wanted(
         if cases:
             about = {"number": fault.number, "id": fault.id, "function": fault.function}
             wanted.append(about | {"cases": cases})
-    return sorted(wanted, key=lambda entry: len(entry["cases"]))
+    explained = {fault.id for fault in faults if any(r.covers(fault.id) for r in reasons)}
+    return sorted(wanted, key=lambda entry: (entry["id"] in explained, len(entry["cases"])))
 
 
 def _parse(words: list[str]) -> argparse.Namespace:

@@ -134,6 +134,21 @@ def test_copy_of_a_pinned_page_is_protected_with_the_event(mem, ring):
     assert mem.store().message == mem.wp_fault()
 
 
+@case(
+    "FORK-11",
+    kinds=(anon, hugetlb_private),
+    states=(populated, pmd_mapped),
+    features=SYNC,
+    where=once,
+    **EVENT,
+)
+def test_copy_of_a_pinned_page_is_as_unprotected_as_that(mem, ring):
+    ring.pin(mem)
+    child = mem.fork()
+    assert child.protected() == mem.protected() == set()
+    assert child.store().silent
+
+
 @case("FORK-4", kinds=DISTINCT, states=FEW, features=SYNC, where=once, **EVENT)
 def test_grandchild_keeps_the_protection(mem):
     mem.protect(mem.unit)
