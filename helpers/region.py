@@ -185,6 +185,11 @@ class Region:
         self.ioctls = self.uffd.register(self.start, self.size, self.setup.mode)
         self.registered = RegisterMode.WP in self.setup.mode
 
+    def unregister(self, pages: range | int) -> None:
+        """Unregisters pages; how PAGEMAP_SCAN tells of what isn't registered differs."""
+        self.uffd.unregister(*self.span(pages))
+        self.registered = False
+
     def remember(self) -> None:
         """Takes the present state as the one that `changed` compares with."""
         self._before = self._words()

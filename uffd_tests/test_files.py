@@ -107,7 +107,7 @@ def test_dontneed_of_a_written_page_counts_as_written(mem):
 @case("FILE-8", kinds=EXT4, states=(cached, populated), features=ASYNC, needs=NEEDS)
 def test_unregister_clears_the_protection(mem):
     mem.rearm()
-    mem.uffd.unregister(mem.start, mem.size)
+    mem.unregister(mem.pages)
     assert mem.protected() == set()
 
 

@@ -131,7 +131,7 @@ def test_close_leaves_nothing_behind(mem):
 @case("HIST-8", kinds=(anon,), states=(populated, pmd_mapped))
 def test_unregister_leaves_nothing_behind(mem):
     mem.protect(mem.unit)
-    mem.uffd.unregister(mem.start, mem.size)
+    mem.unregister(mem.pages)
     mem.register()
     assert mem.store().silent
 

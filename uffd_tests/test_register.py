@@ -203,8 +203,7 @@ def test_rest_of_the_mapping_stays_unregistered(bare):
 @case("REG-13", kinds=KINDS, states=(*STATES, swapped), features=SYNC, where=least)
 def test_unregister_clears_the_protection(mem):
     mem.protect(mem.pages)
-    mem.uffd.unregister(mem.start, mem.size)
-    mem.registered = False
+    mem.unregister(mem.pages)
     assert mem.protected() == set()
     assert mem.store().silent
 
@@ -213,8 +212,7 @@ def test_unregister_clears_the_protection(mem):
 def test_unregistering_a_part_clears_just_that(mem):
     mem.protect(mem.pages)
     protected = mem.protected()
-    mem.uffd.unregister(*mem.span(mem.page))
-    mem.registered = False
+    mem.unregister(mem.page)
     assert mem.protected() == protected - {mem.page}
     assert mem.store(mem.page).silent
     assert mem.store(mem.page + 1).message == mem.wp_fault(mem.page + 1)
@@ -267,7 +265,7 @@ def test_close_wakes_the_writers(mem):
 def test_unregister_leaves_the_writers_asleep(mem):
     mem.protect()
     write = mem.store()
-    mem.uffd.unregister(mem.start, mem.size)
+    mem.unregister(mem.pages)
     assert write.blocked
     mem.uffd.close()
     assert write.completes()
@@ -283,7 +281,7 @@ def test_memory_that_can_not_be_registered_can_not_be_unregistered(disk_mapping,
 def test_unregister_wakes_who_waits_for_a_missing_page(mem):
     read = mem.load()
     assert read.blocked
-    mem.uffd.unregister(mem.start, mem.size)
+    mem.unregister(mem.pages)
     assert read.completes()
 
 

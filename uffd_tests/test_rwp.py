@@ -237,9 +237,8 @@ def test_unregister_leaves_nothing_for_wp_to_meet(mem):
 )
 def test_unregister_leaves_nothing_for_rwp_to_meet(mem):
     mem.protect(mem.pages)
-    mem.uffd.unregister(mem.start, mem.size)
+    mem.unregister(mem.pages)
     mem.uffd.register(mem.start, mem.size, RWP_MODE)
-    mem.registered = False
     assert mem.protected() == set()
     assert mem.store().silent
 
@@ -265,9 +264,8 @@ def test_move_from_wp_to_rwp_changes_the_protection(mem, beside):
 def beside(mem):
     """The pages after the tested one, registered for RWP instead."""
     pages = mem.pages[mem.page + 1 :]
-    mem.uffd.unregister(*mem.span(pages))
+    mem.unregister(pages)  # so that it isn't registered as a whole
     mem.uffd.register(*mem.span(pages), RWP_MODE)
-    mem.registered = False  # as a whole
     return pages
 
 

@@ -170,7 +170,7 @@ def test_collapse_over_a_none_pte_is_refused(mem):
 
 @case("THP-11", kinds=ANON, states=(none_pte,), thp=(True,), features=SYNC, needs=(COLLAPSE,))
 def test_collapse_fills_none_ptes_once_unregistered(mem):
-    mem.uffd.unregister(mem.start, mem.size)
+    mem.unregister(mem.pages)
     mem.advise(Advice.COLLAPSE, mem.pmd)
     assert huge_bytes(mem) == mem.machine.pmd_bytes
 
