@@ -91,6 +91,7 @@ def test_pages_of_a_smaller_thp_move_with_their_own_protection(bare, need, requi
     with knobs.set_to({MTHP_KNOBS / "enabled": "always"}):
         bare.advise(Advice.HUGEPAGE, bare.pages)
         map_small_thp(bare)
+    bare.populate(range(4))  # a page of zeros would not go to swap
     bare.register()
     bare.protect(range(1, 3))
     if need is SWAP:

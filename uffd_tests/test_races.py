@@ -149,17 +149,6 @@ def test_moving_there_and_back_keeps_all(mem, race):
     assert race.lost() == 0
 
 
-@case("RACE-6", kinds=KINDS, states=STATES, features=SYNC, where=least)
-def test_close_lets_all_writers_go(mem, race):
-    for _ in range(ROUNDS):
-        mem.protect(mem.pages)
-        mem.uffd.close()
-        mem.open_uffd()
-        mem.register()
-    assert race.lost() == 0
-    assert mem.protected() == set()
-
-
 def check_freezes(race):
     for _ in range(ROUNDS):
         frozen = race.freeze()
