@@ -13,7 +13,7 @@ import pytest
 from helpers import khugepaged, machine, model, programs, reproducer
 from helpers.fuzz import Hunt
 from helpers.machine import Machine
-from helpers.model import RARELY, TRANSITIONS, Entry, Op, Outcome, State, World
+from helpers.model import RARELY, TRANSITIONS, Entry, Op, Outcome, State, World, sensible
 from helpers.programs import FEW, WORLDS, Disagreement
 from helpers.subject import Subject
 
@@ -95,6 +95,30 @@ def test_a_program_does_the_same_slowly(name: str, root: Subject, kernel: Machin
     subject = root.fork(60)
     made.slowly(subject)
     subject.close()
+
+
+ALREADY = [Op("store", 1, 1, 3), Op("protect", 0, 4), Op("load", 2)]
+
+
+@pytest.mark.parametrize("name", model.STEPS)
+def test_each_operation_is_written_in_c(
+    name: str, root: Subject, kernel: Machine, tmp_path: Path
+) -> None:
+    """As the last of a program, which does again what it did, and not what it did not."""
+    world = next(w for w in WORLDS if sensible(w, [*ALREADY, Op(name)])[len(ALREADY) :])
+    made, subject = hunt(world, kernel, root), root.fork(60)
+    list(programs.run_slowly(subject, kernel, made.world, [*ALREADY, Op(name, 1, 2, 2)]))
+    tape, status = list(subject.tape or ()), []
+    for again in (True, False):
+        if not again:
+            look = next(e.about for e in reversed(tape) if e.what == "end" and e.about.output)
+            look.output = bytes(byte ^ 0xFF for byte in look.output)
+        path = tmp_path / f"{again}.c"
+        path.write_text(reproducer.source(tape, subject.mappings, name, failed=True))
+        subprocess.run(["cc", "-o", path.with_suffix(""), path, "-pthread"], check=True)
+        status.append(subprocess.run([path.with_suffix("")], check=False, timeout=60).returncode)
+    subject.close()
+    assert status == [1, 0]
 
 
 @pytest.fixture(scope="module")
