@@ -60,11 +60,12 @@ _TOUCHES = {
 }
 # Which arguments of a system call are a process, a thread, or a System V id.
 _CHOSEN = {
-    "kill": "p", "migrate_pages": "p", "move_pages": "p", "process_vm_readv": "p",
+    "kill": "p", "migrate_pages": "p", "move_pages": "p", "pidfd_open": "p",
+    "process_vm_readv": "p",
     "process_vm_writev": "p", "ptrace": ".t", "shmat": "i", "shmctl": "i", "tgkill": "pt",
     "wait4": "t",
 }  # fmt: skip
-_OPEN = ("io_uring_setup", "memfd_create", "memfd_secret", "openat", "userfaultfd")
+_OPEN = ("io_uring_setup", "memfd_create", "memfd_secret", "openat", "pidfd_open", "userfaultfd")
 _UNLIKE_IOCTLS = ("UFFDIO_API", "UFFDIO_REGISTER")  # that write what kernels differ in
 STATUS, SMAPS = "/proc/self/status", "/proc/self/smaps"
 _TEXTS = ("memfd_create", "openat", "swapoff")
@@ -236,6 +237,8 @@ class Program:
             raise Unwritable("a system call that has no name")
         if name == "getcwd":
             raise Unwritable("the working directory, which is another one elsewhere")
+        if name == "rt_sigaction" and operands[1]:
+            raise Unwritable("a signal handler, whose address is another one in each program")
         kinds = _CHOSEN.get(name, "")
         self.calls.add(name)
         self.swaps |= name == "swapoff" or (name == "madvise" and operands[2] == Advice.PAGEOUT)
@@ -365,7 +368,7 @@ class Program:
             self._say(f"{name} = made();")
         else:
             value = self._place(answer.value)
-            if step.call == "wait4":
+            if step.call in ("set_tid_address", "wait4"):
                 value = self._process(answer.value, "t")
             self._say(f"gave({value}, {answer.error}, {answer.signal}, {answer.code});")
         if step.call == "pipe2" and not answer.error:
