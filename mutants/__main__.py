@@ -100,11 +100,11 @@ def _campaign(folder: Path, what: str, tree: Path) -> tuple[Campaign, KernelFile
     return Campaign(made, folder / f"{what}-{number}"), made.files()
 
 
-def _reach(side: Side, tree: Path) -> None:
-    """Has those cases tell what they reach that haven't yet."""
-    known = stream.ended(_events(side.folder, "reach"))
-    if not (new := side.cases() - known):
-        return
+def _reach(side: Side, tree: Path) -> set[str]:
+    """Has those cases tell what they reach that haven't yet; all there are."""
+    known, cases = stream.ended(_events(side.folder, "reach")), side.cases()
+    if not (new := cases - known):
+        return cases
     _say(f"{len(new)} cases tell which faults they reach")
     campaign, files = _campaign(side.folder, "reach", tree)
     campaign.ended.update(known)  # a guest leaves out what it finds in the stream
@@ -112,6 +112,7 @@ def _reach(side: Side, tree: Path) -> None:
         campaign.record("result", sync=False, id=name, state="skipped")
     terms = Terms(["-p", "mutants.plugin", *side.paths], _SECONDS, None, side.files)
     asyncio.run(guests.run([(campaign, files)], terms))
+    return cases
 
 
 def _kill(side: Side, tree: Path, wanted: list[dict[str, Any]]) -> None:
@@ -125,17 +126,18 @@ def _kill(side: Side, tree: Path, wanted: list[dict[str, Any]]) -> None:
     asyncio.run(guests.run([(campaign, files)], terms))
 
 
-def _found(folder: Path) -> Found:
-    """What came of it so far."""
+def _found(folder: Path, cases: set[str] | None = None) -> Found:
+    """What came of it so far, of these cases, or of all, also of those that are no more."""
     reaches = choose.passed(_events(folder, "reach"))
-    return Found(table.verdicts(_events(folder, "kill")), list(reaches))
+    kept = [reach for reach in reaches if cases is None or reach.case in cases]
+    return Found(table.verdicts(_events(folder, "kill")), kept)
 
 
 def _wanted(
     faults: list[Fault], reaches: list[Reach], verdicts: Mapping[str, Verdict], most: int
 ) -> list[dict[str, Any]]:
     """The faults that are not killed and that there are untried cases for, the quickest first;
-    those whose survival is explained come last."""
+    those that have survived before, and those whose survival is explained, come last."""
     wanted, reasons = [], table.reasons()
     for fault in faults:
         verdict = verdicts.get(fault.id)
@@ -147,7 +149,11 @@ def _wanted(
             about = {"number": fault.number, "id": fault.id, "function": fault.function}
             wanted.append(about | {"cases": cases})
     explained = {fault.id for fault in faults if any(r.covers(fault.id) for r in reasons)}
-    return sorted(wanted, key=lambda entry: (entry["id"] in explained, len(entry["cases"])))
+
+    def effort(entry: dict[str, Any]) -> tuple[bool, bool, int]:
+        return entry["id"] in explained, entry["id"] in verdicts, len(entry["cases"])
+
+    return sorted(wanted, key=effort)
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -192,8 +198,8 @@ def _run(options: argparse.Namespace) -> None:
         shutil.rmtree(side.folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     qemu.check()
-    _reach(side, tree)
-    found = _found(side.folder)
+    cases = _reach(side, tree)
+    found = _found(side.folder, cases)
     for _ in range(_TURNS):  # a guest that was spoilt leaves cases untried
         wanted = _wanted(chosen, found.reaches, found.verdicts, options.most)
         if not wanted:
@@ -201,7 +207,7 @@ def _run(options: argparse.Namespace) -> None:
         if options.selftests:  # so that those that were tried are a sample, whenever it ends
             random.Random(_SEED).shuffle(wanted)
         _kill(side, tree, wanted)
-        found = _found(side.folder)
+        found = _found(side.folder, cases)
     release, ours = kernels.at(tree).release, _found(folder)
     score = Score(release, chosen, ours.verdicts, ours.reaches, selftests=_found(theirs))
     table.write(folder, score)

@@ -7,6 +7,7 @@ from signal import SIGSEGV
 
 import pytest
 
+from helpers import batch
 from helpers.arrange import huge_bytes
 from helpers.axes import (
     ANON,
@@ -31,6 +32,7 @@ from helpers.axes import (
     wpu,
     zero_page,
 )
+from helpers.batch import Batch
 from helpers.cases import case, refuses
 from helpers.pagemap import Page
 from helpers.uapi import (
@@ -550,6 +552,16 @@ def replace(mem, way, wait=True):
         return call("mmap", *where, Prot.RW, flags, -1, 0)
     other = mem.subject.mmap(PAGESIZE, Prot.RW, Map.PRIVATE | Map.ANONYMOUS)
     return call("mremap", other, PAGESIZE, PAGESIZE, MREMAP_MAYMOVE | MREMAP_FIXED, mem.address())
+
+
+@case("SPACE-22", kinds=DISTINCT, states=(populated, pmd_mapped))
+def test_old_place_is_gone_for_the_thread_that_has_just_written_there(mem):
+    how, away = MREMAP_MAYMOVE | MREMAP_FIXED, mem.subject.place(mem.size)
+    move = batch.call("mremap", mem.start, mem.size, mem.size, how, away)
+    stores = [batch.store(mem.address(), value) for value in (1, 2)]
+    table = Batch(mem.subject.toucher(), [stores[0], move, stores[1]])
+    table.start().result()
+    assert table.answers()[2].signal == SIGSEGV
 
 
 def mappings(mem):

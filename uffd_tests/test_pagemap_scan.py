@@ -296,7 +296,6 @@ def test_part_of_a_hugetlb_page_is_neither_reported_nor_protected(mem):
 @case("SCAN-29", kinds=(anon, *HUGETLB), states=POPULATED, features=ASYNC, needs=NEEDS)
 def test_wp_matching_reaches_the_thread_that_has_just_written(mem, vec_len):
     thread, pagemap_file = mem.subject.main, mem.subject.pagemap
-    mem.rearm()
     begin, size = mem.span(mem.pages)
     vector = thread.scratch_address + 256
     fields = {"size": 96, "flags": REARM, "start": begin, "end": begin + size}
@@ -370,6 +369,11 @@ def test_table_boundary_is_crossed_page_by_page(mem):
     assert mem.protected() == set(mem.pages[middle - 2 : middle + 2])
     mem.store(middle)
     assert mem.rearm(mem.pages[middle - 1 : middle + 1]) == {middle}
+
+
+@case("SCAN-30", kinds=DISTINCT, states=(none_pmd,), features=ASYNC, thp=(False,), needs=NEEDS)
+def test_none_pmd_that_is_not_registered_is_not_written(bare):
+    assert bare.written() == set()
 
 
 @case(
