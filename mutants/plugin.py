@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,6 +75,7 @@ class Outcome:
     case: str
     state: str  # passed, skipped, failed, timeout, crashed
     reason: str = ""
+    again: str = ""  # the state, of one that failed, in a second run, without the fault
 
     @property
     def failed(self) -> bool:
@@ -167,7 +168,8 @@ class Killing:
         outcomes = self._attempt(mutant.number, mutant.id, cases)
         failure = next((outcome for outcome in outcomes if outcome.failed), None)
         skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
-        doubtful = [failure] if failure else skipped[:1]
+        doubtful = [failure] if failure and failure.again != "passed" else []
+        doubtful += [] if failure else skipped[:1]
         damage = ""
         for outcome in self._attempt(0, mutant.id, [each.case for each in doubtful]):
             if outcome.state != "passed":
@@ -229,8 +231,10 @@ class Killing:
             for case in cases:
                 self._stream.write("try", id=name, case=case)
                 outcome = _run_case(self._items[case])
-                if outcome.failed:
+                if outcome.failed and number:
                     set_active(0)
+                    again = _run_case(self._items[case])
+                    outcome = replace(outcome, again=again.state)
                 os.write(pipe, f"{json.dumps(vars(outcome))}\n".encode())
             code = 0
         finally:

@@ -113,19 +113,20 @@ class Score:
         return next((reason for reason in self.reasons if reason.covers(fault.id)), None)
 
     def state(self, fault: Fault) -> str:
-        """killed, the verdict on a survivor, or open."""
+        """killed, the verdict on a survivor, untried where cases reach it, or open."""
         if self.verdict(fault).killed:
             return "killed"
-        reason = self.reason(fault)
-        return reason.verdict if reason else "open"
+        if reason := self.reason(fault):
+            return reason.verdict
+        return "open" if fault.id in self.verdicts or not self.reached(fault) else "untried"
 
     def states(self) -> Counter[str]:
         return Counter(map(self.state, self.faults))
 
     def percent(self) -> float:
-        """Of the faults that a case could kill, those that one does."""
+        """Of the faults that were tried and that a case could kill, those that one does."""
         states = self.states()
-        rest = len(self.faults) - sum(states[verdict] for verdict in EXCUSED)
+        rest = len(self.faults) - sum(states[verdict] for verdict in (*EXCUSED, "untried"))
         return 100 * states["killed"] / rest if rest else 100.0
 
     def reached(self, fault: Fault) -> int:
