@@ -47,8 +47,7 @@ bench-selftests: $(READY)
 fuzz: $(READY)
 	@mkdir -p $(RUN)
 	$(VENV)/bin/python -m pytest -n auto -q -o faulthandler_timeout=0 \
-		--stream=$(RUN)/stream.jsonl --junitxml=$(RUN)/junit.xml \
-		--fuzz=$(SECONDS) uffd_tests/test_programs.py $(ARGS)
+		--stream=$(RUN)/stream.jsonl --fuzz=$(SECONDS) uffd_tests/test_programs.py $(ARGS)
 
 mutants: $(READY)
 	$(VENV)/bin/python -m mutants $(ARGS)

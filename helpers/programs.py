@@ -492,7 +492,7 @@ Taken = Counter[tuple[str, Entry, bool]]  # how often each transition was
 def coverage(taken: Taken) -> str:
     """How many of the model's transitions were taken, and which were not."""
     left = sorted(
-        f"{name} of {'a protected' if wp else 'a'} {entry.value}"
+        f"{name} ({entry.value}{', protected' if wp else ''})"
         for name, entry, wp in TRANSITIONS - taken.keys()
     )
     said = f"{len(TRANSITIONS) - len(left)} of {len(TRANSITIONS)}"

@@ -143,5 +143,5 @@ def test_all_transitions_were_taken(taken: programs.Taken) -> None:
 def test_what_was_not_taken_is_told() -> None:
     every = programs.Taken(TRANSITIONS)
     del every["remove", Entry.ZERO, True]
-    wanted = f"{len(every)} of {len(TRANSITIONS)}, but not remove of a protected zero page"
+    wanted = f"{len(every)} of {len(TRANSITIONS)}, but not remove (zero page, protected)"
     assert programs.coverage(every) == wanted
