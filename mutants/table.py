@@ -162,12 +162,14 @@ class Score:
         tried = [fault for fault in reached if made[fault.id] != "not tried"]
         theirs = [fault for fault in tried if made[fault.id] != "survived"]
         ours = [fault for fault in tried if self.verdict(fault).killed]
-        alone = [fault for fault in theirs if not self.verdict(fault).killed]
+        pending = [f for f in tried if f.id not in self.verdicts and self.reached(f)]
+        alone = [f for f in theirs if not self.verdict(f).killed and f not in pending]
         sample = "all tried" if tried == reached else f"{len(tried)}, taken at random, tried"
         return (
             f"The kernel's own selftests reach {len(reached)} of {len(self.faults)} faults. Of "
-            f"those, {sample}: they kill {len(theirs)}, the suite {len(ours)}; "
-            f"{len(alone)} are killed by them alone."
+            f"those, {sample}: they kill {len(theirs)}, the suite {len(ours)}"
+            + (f", which has not met {len(pending)} of them yet" if pending else "")
+            + f"; {len(alone)} are killed by them alone."
         )
 
     def stale(self) -> list[str]:
