@@ -142,6 +142,17 @@ def test_full_scan_stops_and_resumes(mem, limit, asked):
     assert mem.written() == {mem.page + 2, last}
 
 
+@PATHS
+@case("SCAN-7", kinds=DISTINCT, states=(populated, pmd_mapped), features=ASYNC, needs=NEEDS)
+def test_scan_that_is_not_full_goes_to_the_end(mem, asked):
+    mem.protect(mem.pages)
+    mem.store()
+    scan = mem.scan(**asked)
+    assert mem.page in mem.reported(scan)
+    assert mem.pages[-1] not in mem.reported(scan)
+    assert scan.walk_end == mem.start + mem.size
+
+
 @case("SCAN-7", kinds=DISTINCT_SMALL, states=WHOLE, features=ASYNC, needs=NEEDS)
 def test_max_pages_ends_within_what_one_entry_maps(mem):
     scan = mem.scan(mem.pmd, flags=REARM, max_pages=3)
