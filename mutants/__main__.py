@@ -137,7 +137,8 @@ def _wanted(
     faults: list[Fault], reaches: list[Reach], verdicts: Mapping[str, Verdict], most: int
 ) -> list[dict[str, Any]]:
     """The faults that are not killed and that there are untried cases for, the quickest first;
-    those that have survived before, and those whose survival is explained, come last."""
+    those in functions in which a fault took a guest along, those that have survived before, and
+    those whose survival is explained, come last."""
     wanted, reasons = [], table.reasons()
     for fault in faults:
         verdict = verdicts.get(fault.id)
@@ -150,8 +151,11 @@ def _wanted(
             wanted.append(about | {"cases": cases})
     explained = {fault.id for fault in faults if any(r.covers(fault.id) for r in reasons)}
 
-    def effort(entry: dict[str, Any]) -> tuple[bool, bool, int]:
-        return entry["id"] in explained, entry["id"] in verdicts, len(entry["cases"])
+    lost = {f.function for f in faults if verdicts.get(f.id, Verdict()).how.startswith(table.LOST)}
+
+    def effort(entry: dict[str, Any]) -> tuple[bool, bool, bool, int]:
+        name, function = entry["id"], entry["function"]
+        return name in explained, name in verdicts, function in lost, len(entry["cases"])
 
     return sorted(wanted, key=effort)
 

@@ -17,6 +17,7 @@ from mutants.plant import Fault
 
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 # What keeps a fault out of the score: no case could kill it.
+LOST = "the guest was lost"  # how a fault is reported that a guest did not outlive
 EXCUSED = ("equivalent", "unreachable")
 
 
