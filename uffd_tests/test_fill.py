@@ -229,6 +229,13 @@ def test_poisoned_page_is_left_as_it_is(mem):
     assert mem.load().signal == SIGBUS
 
 
+@case("FILL-2", kinds=DISTINCT, states=(none_pte,), features=SYNC, mode=RegisterMode.MISSING)
+def test_copy_into_a_range_for_missing_pages_alone(mem):
+    mem.copy_in(VALUE)
+    assert mem.load().value == VALUE
+    assert mem.store().silent
+
+
 @case("FILL-20", kinds=DISTINCT, states=(none_pte,), features=(wpu,), also=Feature.POISON)
 def test_poison_that_is_dropped_leaves_none(mem):
     mem.uffd.fill(Ioctl.UFFDIO_POISON, *mem.span(mem.page))
