@@ -142,7 +142,7 @@ def test_copy_of_a_pinned_page_is_protected_with_the_event(mem, ring):
     where=once,
     **EVENT,
 )
-def test_copy_of_a_pinned_page_is_as_unprotected_as_that(mem, ring):
+def test_fork_protects_nothing_that_is_pinned_and_was_not_protected(mem, ring):
     ring.pin(mem)
     child = mem.fork()
     assert child.protected() == mem.protected() == set()
