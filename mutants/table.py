@@ -232,7 +232,9 @@ def page(score: Score) -> str:
         "",
         f"Faults planted in Linux {score.release}, made by `make mutants`: "
         f"**{states['killed']} of {len(score.faults)} killed, "
-        f"{score.percent():.1f} % of those that a case could kill.**",
+        f"{score.percent():.1f} % of those that a case could kill.** "
+        + (f"{states['untried']} have not been tried yet. " if states["untried"] else "")
+        + "A race counts against the suite, what is equivalent or unreachable does not.",
         "",
         *([comparison, ""] if (comparison := score.comparison()) else []),
         f"| file | {' | '.join(kinds)} |",
