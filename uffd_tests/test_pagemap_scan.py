@@ -109,15 +109,6 @@ def test_write_is_reported_and_nothing_else(mem, asked):
     assert mem.written(**asked) == {mem.page}
 
 
-@case("SCAN-7", kinds=DISTINCT, states=(populated,), features=ASYNC, needs=NEEDS)
-def test_scan_that_is_not_full_walks_to_the_end(mem):
-    mem.rearm()
-    mem.store()
-    scan = mem.scan()
-    assert mem.reported(scan) == {mem.page}
-    assert scan.walk_end == mem.start + mem.size
-
-
 @case("SCAN-17", kinds=ANON, states=(none_pte,), features=ASYNC, thp=(False,), needs=NEEDS)
 def test_written_pages_are_selected_by_what_else_they_are(mem):
     mem.populate(range(2))
