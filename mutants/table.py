@@ -114,20 +114,23 @@ class Score:
         return next((reason for reason in self.reasons if reason.covers(fault.id)), None)
 
     def state(self, fault: Fault) -> str:
-        """killed, the verdict on a survivor, untried where cases reach it, or open."""
+        """killed, the verdict on a survivor, unfinished while a case that reaches it has not been
+        tried, or open."""
         if self.verdict(fault).killed:
             return "killed"
         if reason := self.reason(fault):
             return reason.verdict
-        return "open" if fault.id in self.verdicts or not self.reached(fault) else "untried"
+        tried = set(self.verdict(fault).tried)
+        left = any(fault.number in r.faults and r.case not in tried for r in self.reaches)
+        return "unfinished" if left else "open"
 
     def states(self) -> Counter[str]:
         return Counter(map(self.state, self.faults))
 
     def percent(self) -> float:
-        """Of the faults that were tried and that a case could kill, those that one does."""
+        """Of the faults that are done with and that a case could kill, those that one does."""
         states = self.states()
-        rest = len(self.faults) - sum(states[verdict] for verdict in (*EXCUSED, "untried"))
+        rest = len(self.faults) - sum(states[verdict] for verdict in (*EXCUSED, "unfinished"))
         return 100 * states["killed"] / rest if rest else 100.0
 
     def reached(self, fault: Fault) -> int:
@@ -233,7 +236,11 @@ def page(score: Score) -> str:
         f"Faults planted in Linux {score.release}, made by `make mutants`: "
         f"**{states['killed']} of {len(score.faults)} killed, "
         f"{score.percent():.1f} % of those that a case could kill.** "
-        + (f"{states['untried']} have not been tried yet. " if states["untried"] else "")
+        + (
+            f"{states['unfinished']} have not met all cases that reach them yet. "
+            if states["unfinished"]
+            else ""
+        )
         + "A race counts against the suite, what is equivalent or unreachable does not.",
         "",
         *([comparison, ""] if (comparison := score.comparison()) else []),
