@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,10 +30,10 @@ LEDGER = Path("/run/uffd-wp-hugepages.json")
 
 
 class Lease(TypedDict):
-    """What a keeper has taken; the keeper is known by its pid and start time."""
+    """What a keeper has taken."""
 
-    pid: int
-    started: str
+    pid: int  # the keeper's, in its own PID namespace
+    lock: str  # a file that it holds locked for as long as it lives
     pages: int
 
 
@@ -47,17 +48,23 @@ def _boot() -> str:
     return procfs.read("/proc/sys/kernel/random/boot_id")
 
 
-def _started(pid: int) -> str:
-    """A process' start time in clock ticks; "" when it is gone, or a zombie."""
-    fields = procfs.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if fields and fields[0] not in "ZX" else ""
+def _over(lease: Lease) -> bool:
+    """Whether the keeper is gone. A pid wouldn't tell: it may be another container's."""
+    try:
+        with open(lease["lock"]) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass
+    return True
 
 
 def parse(text: str) -> Ledger:
     """A ledger from its text."""
     try:
         ledger: Ledger = json.loads(text)
-        if ledger["boot"] == _boot():
+        if ledger["boot"] == _boot() and all(lease["lock"] for lease in ledger["leases"]):
             return ledger
     except (ValueError, KeyError, TypeError):
         pass  # empty, or cut short by a crash: the settings' own figures stay the truth
@@ -71,7 +78,7 @@ def _ledger() -> Iterator[Ledger]:
         fcntl.flock(file, fcntl.LOCK_EX)
         ledger = parse(file.read())
         for lease in list(ledger["leases"]):
-            if _started(lease["pid"]) != lease["started"]:
+            if _over(lease):
                 _end(ledger, lease)
         yield ledger
         file.seek(0)
@@ -81,7 +88,8 @@ def _ledger() -> Iterator[Ledger]:
 
 def _end(ledger: Ledger, lease: Lease) -> None:
     hugepages.give_back(lease["pages"])
-    ledger["leases"] = [other for other in ledger["leases"] if other["pid"] != lease["pid"]]
+    ledger["leases"].remove(lease)
+    Path(lease["lock"]).unlink(missing_ok=True)
     if not ledger["leases"]:
         with suppress(OSError):  # one that is still in use is the next run's
             swap.remove()
@@ -90,16 +98,19 @@ def _end(ledger: Ledger, lease: Lease) -> None:
 def hold(pages: int) -> None:
     """Takes hugetlb pages and swap, says on standard output how many pages there were to be
     had, and holds them until standard input closes. Raises OSError."""
-    with _ledger() as ledger:
-        got = hugepages.take(pages)
-        lease = Lease(pid=os.getpid(), started=_started(os.getpid()), pages=got)
-        ledger["leases"].append(lease)
-        with suppress(OSError):  # no zram: the cases that need swap say so
-            swap.provide()
-    print(min(got, pages), flush=True)
-    sys.stdin.read()
-    with _ledger() as ledger:
-        _end(ledger, lease)
+    lock = LEDGER.with_name(f"uffd-wp-lease-{secrets.token_hex(8)}")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with _ledger() as ledger:
+            got = hugepages.take(pages)
+            lease = Lease(pid=os.getpid(), lock=str(lock), pages=got)
+            ledger["leases"].append(lease)
+            with suppress(OSError):  # no zram: the cases that need swap say so
+                swap.provide()
+        print(min(got, pages), flush=True)
+        sys.stdin.read()
+        with _ledger() as ledger:
+            _end(ledger, lease)
 
 
 class Reservation:
