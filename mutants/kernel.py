@@ -63,7 +63,6 @@ class Flavour:
 
     name: str
     config: tuple[Path, ...] = ()  # further fragments
-    variables: tuple[str, ...] = ()  # of make, as NAME=VALUE
     change: Callable[[Path, str], Files] = field(default=lambda _tree, _config: {})
     """Given the unpacked source and the text of .config, the files that differ from it."""
 
@@ -155,18 +154,18 @@ def built(flavour: Flavour, source: Source | None = None) -> Path:
         fragments = (CONFIG, *flavour.config)
         config = _configure(tree, fragments)
         files = flavour.change(origin, config)
-        key = _key(config, flavour.variables, files)
+        key = _key(config, files)
         stamp = tree / STAMP
         if (tree / IMAGE).exists() and stamp.exists() and stamp.read_text() == key:
             return tree
         stamp.unlink(missing_ok=True)
         _lay(origin, tree, files)
         make = ["make", "-s", f"-j{len(os.sched_getaffinity(0)) + 1}", "bzImage"]
-        _run(f"building the kernel in {tree}", [*make, *flavour.variables], tree)
+        _run(f"building the kernel in {tree}", make, tree)
         stamp.write_text(key)
     return tree
 
 
-def _key(config: str, variables: Iterable[str], files: Files) -> str:
-    digest = hashlib.sha256(repr((config, tuple(variables), sorted(files.items()))).encode())
+def _key(config: str, files: Files) -> str:
+    digest = hashlib.sha256(repr((config, sorted(files.items()))).encode())
     return digest.hexdigest()
