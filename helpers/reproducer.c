@@ -44,6 +44,7 @@
 #ifndef PAGEMAP_SCAN
 #define PAGEMAP_SCAN 0xc0606610
 #endif
+#define CATEGORIES 0x7fUL		/* PAGEMAP_SCAN's of Linux 6.7, without soft-dirty */
 #define SCRATCH 0x600000000UL		/* shared by all, for structures and contents */
 #define SCRATCH_BYTES (256UL << 20)
 #define PAGE 4096UL
@@ -584,15 +585,38 @@ static void pages(int who, uint64_t start, uint64_t count, uint64_t look)
 	fclose(pagemap);
 }
 
+/* A look's regions with what all kernels know, so that neighbours may be alike. */
+static int reduced(uint64_t *to, const uint64_t *from, int count)
+{
+	int kept = 0, i;
+
+	for (i = 0; i < count; i++, from += 3) {
+		uint64_t *before = to + 3 * (kept - 1), categories = from[2] & CATEGORIES;
+
+		if (kept && before[1] == from[0] && before[2] == categories) {
+			before[1] = from[1];
+			continue;
+		}
+		memcpy(to + 3 * kept, from, 16);
+		to[3 * kept++ + 2] = categories;
+	}
+	return kept;
+}
+
 /* What PAGEMAP_SCAN reports: regions of start, end, categories; and the argument's walk_end. */
 static void scan(int who, const uint64_t *argument, const uint64_t *regions, int count)
 {
 	FILE *pagemap = open_proc(who, "pagemap");
-	static uint64_t seen[3 * 4096];
+	static uint64_t seen[3 * 4096], expected[3 * 4096];
 	uint64_t words[12];
 	int got;
 
 	memcpy(words, argument, sizeof(words));
+	if ((words[11] & CATEGORIES) == CATEGORIES) {
+		words[11] = CATEGORIES;
+		count = reduced(expected, regions, count);
+		regions = expected;
+	}
 	words[4] = 0;
 	words[5] = (uintptr_t)seen;
 	if (words[6] > 4096)
