@@ -115,8 +115,11 @@ def test_each_operation_is_written_in_c(
             look.output = bytes(byte ^ 0xFF for byte in look.output)
         path = tmp_path / f"{again}.c"
         path.write_text(reproducer.source(tape, subject.mappings, name, failed=True))
-        subprocess.run(["cc", "-o", path.with_suffix(""), path, "-pthread"], check=True)
-        status.append(subprocess.run([path.with_suffix("")], check=False, timeout=60).returncode)
+        program = path.with_suffix("")
+        subprocess.run(["cc", "-o", program, path, "-pthread"], check=True)
+        # three times, as MADV_PAGEOUT passes over pages at times
+        ends = [subprocess.run([program], check=False, timeout=60).returncode for _ in range(3)]
+        status.append(max(ends))
     subject.close()
     assert status == [1, 0]
 
