@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "read_pages.h"
 #include "uapi.h"
 
 int main(int count, char **words)
@@ -34,7 +35,7 @@ int main(int count, char **words)
 	int uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
 	char *space = mmap(NULL, bytes + huge, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *memory = (char *)(((uintptr_t)space + huge - 1) & -huge), *page;
+	char *memory = (char *)(((uintptr_t)space + huge - 1) & -huge);
 
 	registered.start = protected.start = (uintptr_t)memory;
 	if (madvise(memory, bytes, strcmp(words[2], "on") ? MADV_NOHUGEPAGE : MADV_HUGEPAGE) ||
@@ -43,8 +44,7 @@ int main(int count, char **words)
 
 	clock_gettime(CLOCK_MONOTONIC, &begun);
 	if (!strcmp(words[1], "PRE-READ"))
-		for (page = memory; page < memory + bytes; page += 4096)
-			*(volatile char *)page;
+		read_pages(memory, memory + bytes, 4096);
 	else if (!strcmp(words[1], "MADVISE") && madvise(memory, bytes, MADV_POPULATE_READ))
 		return 1;
 	clock_gettime(CLOCK_MONOTONIC, &faulted);

@@ -31,6 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "read_pages.h"
 #include "uapi.h"
 
 #define HUGE_BYTES (2UL << 20)
@@ -85,10 +86,7 @@ static uint64_t step_unprotect(uint64_t every)
 
 static uint64_t step_read(uint64_t every)
 {
-	char *page;
-
-	for (page = start; page < start + bytes; page += every * page_bytes)
-		*(volatile char *)page;
+	read_pages(start, start + bytes, every * page_bytes);
 	return 0;
 }
 
