@@ -76,18 +76,14 @@ def _on_deferred(run: Run) -> Iterator[str]:
             f"into 2 MiB of huge zero page then takes {duration(found.split.value)}, which splits "
             f"it, and into 2 MiB of markers {duration(found.marker.value)}."
         )
-        if found.share.value > 1:
-            blocks = (
-                f"a write into each 2 MiB of the range pays back {1 / found.share.value:.0%} "
-                f"[{1 / found.share.high:.0%} {1 / found.share.low:.0%}] of MADVISE's lead"
-            )
-        else:
-            count = round(found.share.value * run.size / BLOCK_BYTES)
-            blocks = (
-                f"MADVISE's lead is gone once {found.share.value:.0%} [{found.share.low:.0%} "
-                f"{found.share.high:.0%}] of the range's 2 MiB blocks are written to ({count} "
-                "writes)"
-            )
+        repaid = found.repaid
+        blocks = (
+            f"a write into each 2 MiB of the range pays back {repaid.value:.0%} "
+            f"[{repaid.low:.0%} {repaid.high:.0%}] of MADVISE's lead"
+        )
+        if repaid.value > 1:
+            count = round(run.size / BLOCK_BYTES / repaid.value)
+            blocks += f", which is gone after {count} of them ({1 / repaid.value:.0%})"
         yield f"**The deferred cost, {mode}:** {blocks}. {costs}"
 
 

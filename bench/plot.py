@@ -163,9 +163,10 @@ def _later(axes: Axes, run: Run) -> bool:
             name, (100, costs[1]), xytext=(-4, 8), textcoords="offset points",
             color=_COLOURS[name], fontweight="bold", ha="right",
         )  # fmt: skip
-    share = found.share.value
-    title = f"Later: first writes pay back {1 / share:.0%} of the lead"
-    if share <= 1:
+    repaid = found.repaid.value
+    title = f"Later: first writes pay back {repaid:.0%} of the lead"
+    if repaid >= 1:
+        share = 1 / repaid
         title = f"Later: the lead is gone when {share:.0%} are written to"
         cost = (median(wpu) + share * blocks * found.marker.value) / 1e6
         axes.plot(100 * share, cost, "o", color="black", zorder=3)

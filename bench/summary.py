@@ -136,9 +136,7 @@ class Deferred:
     lead: Estimate  # ns by which MADVISE is done sooner, on the whole range
     marker: Estimate  # ns of the first write into 2 MiB of markers
     split: Estimate  # ns of the first write into 2 MiB of huge zero page
-    share: (
-        Estimate  # of the range's 2 MiB blocks that have to be written to for the lead to be gone
-    )
+    repaid: Estimate  # the part of the lead that a write into each 2 MiB of the range costs
 
 
 def deferred(run: Run, mode: str) -> Deferred | None:
@@ -150,14 +148,13 @@ def deferred(run: Run, mode: str) -> Deferred | None:
         return None
     blocks, written = (bytes_ / BLOCK_BYTES for bytes_ in (run.size, run.measured[none].case.bytes))
 
-    def share(wpu: float, madvise: float, none: float, zero: float) -> float:
-        later = (zero - none) / written
-        return (wpu - madvise) / blocks / later if later > 0 else float("inf")
+    def repaid(wpu: float, madvise: float, none: float, zero: float) -> float:
+        return (zero - none) / written * blocks / (wpu - madvise)
 
     lead = figure(run, lambda a, b: a - b, wpu, madvise)
     marker, split = typical(run, none, written), typical(run, zero, written)
-    gone = figure(run, share, wpu, madvise, none, zero)
-    return Deferred(lead, marker, split, gone) if lead and marker and split and gone else None
+    part = figure(run, repaid, wpu, madvise, none, zero)
+    return Deferred(lead, marker, split, part) if lead and marker and split and part else None
 
 
 def later(run: Run, state: str, mode: str) -> Estimate | None:
