@@ -2,9 +2,10 @@
 """The numbers of the user-space interfaces under test, independent of installed headers.
 
 Sources: include/uapi/linux/userfaultfd.h, include/uapi/linux/fs.h (PAGEMAP_SCAN),
-include/uapi/asm-generic/mman-common.h, Documentation/admin-guide/mm/pagemap.rst. A comment
-names the first kernel that has a number where that is later than 5.7, which brought
-write-protect. The generic _IOC encoding is used (x86, arm64, riscv, s390, loongarch).
+include/uapi/asm-generic/mman-common.h, lib/test_hmm_uapi.h,
+Documentation/admin-guide/mm/pagemap.rst. A comment names the first kernel that has a number
+where that is later than 5.7, which brought write-protect. The generic _IOC encoding is used
+(x86, arm64, riscv, s390, loongarch).
 """
 
 from __future__ import annotations
@@ -104,6 +105,11 @@ class Ioctl(IntEnum):
     UFFDIO_SET_MODE = 1 << 30 | 16 << 16 | 0xAA << 8 | 0x0A  # 7.3
     USERFAULTFD_IOC_NEW = 0xAA << 8 | 0x00  # 6.1
     PAGEMAP_SCAN = _iowr(ord("f"), 16, 96)  # 6.7
+    HMM_DMIRROR_MIGRATE_TO_DEV = _iowr(ord("H"), 2, 40)  # of the test driver for device memory
+    HMM_DMIRROR_MIGRATE_TO_SYS = _iowr(ord("H"), 3, 40)
+    HMM_DMIRROR_SNAPSHOT = _iowr(ord("H"), 4, 40)
+    HMM_DMIRROR_EXCLUSIVE = _iowr(ord("H"), 5, 40)
+    HMM_DMIRROR_CHECK_EXCLUSIVE = _iowr(ord("H"), 6, 40)
 
 
 UFFD_USER_MODE_ONLY = 1  # flag of userfaultfd(2) and USERFAULTFD_IOC_NEW, 5.11

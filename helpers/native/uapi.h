@@ -44,6 +44,14 @@ struct uffdio_fill {		/* UFFDIO_ZEROPAGE, UFFDIO_CONTINUE, UFFDIO_POISON alike *
 	int64_t done;
 };
 
+struct hmm_dmirror_cmd {	/* of the test driver for device memory */
+	uint64_t addr;
+	uint64_t ptr;
+	uint64_t npages;
+	uint64_t cpages;
+	uint64_t faults;
+};
+
 struct uffdio_set_mode {
 	uint64_t enable;
 	uint64_t disable;
