@@ -2,11 +2,11 @@
 """The contract as a state machine: what must hold for every program, not only for the cases.
 
 A `State` is what a few pages of one or two mappings are: what each page's entry holds, whether it
-is protected, what it contains. `step` gives, for one operation, every outcome that the contract
-allows: the next state, what the operation returns, and the messages that it raises. Most have one
-outcome; where the kernel is free (a THP may not be had, reclaim may pass a page over) there are
-several, or what a page looks like is left open (`Entry.EITHER`). `look` gives what pagemap and
-PAGEMAP_SCAN must show.
+is protected, what it contains. A page is of 4 KiB, and of 2 MiB in hugetlb memory. `step` gives,
+for one operation, every outcome that the contract allows: the next state, what the operation
+returns, and the messages that it raises. Most have one outcome; where the kernel is free (a THP may
+not be had, reclaim may pass a page over) there are several, or what a page looks like is left open
+(`Entry.EITHER`). `look` gives what pagemap and PAGEMAP_SCAN must show.
 
 Each transition names its clause of SPEC.md. A handler unprotects the page of every message, as
 helpers/native/serve.c does, so that a store always ends.
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from errno import EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM
+from errno import EACCES, EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM
 from functools import cache
 from itertools import pairwise
 from signal import SIGSEGV
@@ -29,28 +29,45 @@ from helpers.uapi import Category, Event, FaultFlag
 PER_TABLE = 512  # pages that one page table, or one THP, maps
 
 
+class Kind(Enum):
+    """A kind of memory: its name, whether it maps a file (or a shared object), and how."""
+
+    ANON = ("anon", False)
+    SHMEM = ("shmem", True, True)
+    HUGETLB = ("hugetlb", True, True, True)
+    PRIVATE_HUGETLB = ("private hugetlb", True, False, True)
+
+    def __init__(self, text: str, file: bool, shared: bool = False, hugetlb: bool = False) -> None:
+        self.text, self.file, self.shared, self.hugetlb = text, file, shared, hugetlb
+
+    __hash__ = object.__hash__  # enum's own is slow
+
+
 class Entry(Enum):
     """What stands in a page's entry."""
 
     NONE = "none"
     MARKER = "marker"
     ZERO = "zero page"
-    PAGE = "a page of its own"
+    PAGE = "a page of its own"  # of shared memory, its file's
+    FILE = "its file's page"  # in a private mapping, which a write copies
     EITHER = "a page, mapped or not"  # swapped or not; in the page cache, mapped or not
 
-    __hash__ = object.__hash__  # enum's own is slow
+    __hash__ = object.__hash__
 
 
 class Page(NamedTuple):
     """One page: its entry, whether that is write-protected, what a load gives, whether its VMA is
-    registered, and whether it is shmem's and its file has the page."""
+    registered, its kind of memory, whether its file has the page, and, under a private mapping,
+    what the file has there."""
 
     entry: Entry = Entry.NONE
     wp: bool = False
     value: int = 0
     registered: bool = True
-    shmem: bool = False
+    kind: Kind = Kind.ANON
     cached: bool | None = False  # None: reclaim may have dropped it, since it held zeros only
+    beneath: int = 0
 
 
 class Table(Enum):
@@ -68,8 +85,7 @@ class World:
     """What does not change during a program."""
 
     name: str
-    anon: int  # pages of private anonymous memory, then pages of shared memory
-    shmem: int = 0
+    kinds: tuple[Kind, ...]  # of each page; where it changes, another mapping begins
     markers: bool = False  # WP_UNPOPULATED
     asynchronous: bool = False
     fork_event: bool = False
@@ -83,7 +99,27 @@ class World:
 
     @property
     def pages(self) -> int:
-        return self.anon + self.shmem
+        return len(self.kinds)
+
+    @property
+    def hugetlb(self) -> bool:
+        """Whether pages are 2 MiB, all of them."""
+        return self.kinds[0].hugetlb
+
+    @property
+    def one_mapping(self) -> bool:
+        return len(set(self.kinds)) == 1
+
+
+def beneath(kind: Kind, number: int) -> int:
+    """What the file under a private mapping has at a page: every fourth is a hole."""
+    private = kind.file and not kind.shared
+    return number + 1 if private and number % 4 < 3 else 0
+
+
+def _fresh(kind: Kind, number: int) -> Page:
+    value = beneath(kind, number)
+    return Page(kind=kind, value=value, cached=value > 0, beneath=value)
 
 
 class State(NamedTuple):
@@ -97,7 +133,7 @@ class State(NamedTuple):
     @classmethod
     def fresh(cls, world: World) -> State:
         """Mapped, registered, never touched."""
-        pages = (Page(),) * world.anon + (Page(shmem=True),) * world.shmem
+        pages = tuple(_fresh(kind, number) for number, kind in enumerate(world.kinds))
         return cls(pages, (Table.NONE,) * (world.pages // PER_TABLE if world.thp else 0))
 
 
@@ -152,42 +188,52 @@ OK = Reply()
 FLAGS = int(Bits.PRESENT | Bits.SWAP | Bits.FILE | Bits.GUARD | Bits.WP)
 _CATEGORIES = Category.PRESENT | Category.SWAPPED | Category.PFNZERO | Category.HUGE
 CATEGORIES = int(_CATEGORIES | Category.WRITTEN | Category.WPALLOWED)
-_PRESENT = int(Bits.PRESENT)
 SHIFT = 8  # PAGEMAP_SCAN's categories go where pagemap has no flag
 
 
 def look(page: Page, huge: bool, thp: bool, asynchronous: bool) -> tuple[int, int]:
     """The bits that a page shows, and the mask of those that are certain.
 
-    MAP-1, MAP-2, NONE-2, SCAN-1, SCAN-3, SCAN-4, SCAN-8, SCAN-9, SCAN-13. Of a page outside of a
-    registration, and of a none pte in one that is not async, kernels differ on WRITTEN.
+    MAP-1, MAP-2, NONE-2, SHM-1, SCAN-1, SCAN-3, SCAN-4, SCAN-8, SCAN-9, SCAN-12, SCAN-13. Kernels
+    differ on WRITTEN of a page outside of a registration, and of a none pte where it is not async.
     """
     bits, seen, unsure = 0, Category(0), Category(0)
     mask = FLAGS
     match page.entry:
         case Entry.MARKER:
-            bits, seen = int(Bits.SWAP), Category.SWAPPED
+            bits, seen = 0 if page.kind.hugetlb else int(Bits.SWAP), Category.SWAPPED
         case Entry.ZERO:
             bits, seen = int(Bits.PRESENT), Category.PRESENT | Category.PFNZERO
             mask &= ~Bits.FILE  # of the huge zero page, pagemap says that it is a file's
         case Entry.PAGE:
             bits, seen = int(Bits.PRESENT), Category.PRESENT
-            if page.shmem:
+            if page.kind.shared:
                 bits |= Bits.FILE
             if thp and not huge and not page.value:  # THP-12: one that holds zeros may become it
                 unsure |= Category.PFNZERO
+        case Entry.FILE:
+            bits, seen = int(Bits.PRESENT | Bits.FILE), Category.PRESENT
         case Entry.EITHER:
             unsure |= Category.PRESENT | Category.SWAPPED | Category.HUGE
             mask &= ~(Bits.PRESENT | Bits.SWAP | Bits.FILE)
-            if not page.wp and page.shmem:
+            if not page.wp and page.kind.shared:
                 unsure |= Category.WRITTEN
+    none = page.entry is Entry.NONE
     if page.wp:
         bits |= Bits.WP
-    elif page.registered and (asynchronous or page.entry is not Entry.NONE):
+    elif not page.registered:
+        unsure |= Category.WRITTEN
+    elif none and page.kind.hugetlb:
+        pass
+    elif asynchronous or not none:
         seen |= Category.WRITTEN
     else:
         unsure |= Category.WRITTEN
     if huge:
+        seen |= Category.HUGE
+    elif page.kind.hugetlb and none:  # which is HUGE where its page table is there
+        unsure |= Category.HUGE
+    elif page.kind.hugetlb:
         seen |= Category.HUGE
     if asynchronous and page.registered:
         seen |= Category.WPALLOWED
@@ -359,7 +405,7 @@ def _protect_pages(draft: _Draft, pages: Sequence[int]) -> None:
 def _protected(world: World, page: Page) -> Page:
     if page.entry is not Entry.NONE:
         return page._replace(wp=True)
-    if page.shmem or world.markers or world.asynchronous:  # API-7
+    if page.kind.file or world.markers or world.asynchronous:  # API-7
         return page._replace(entry=Entry.MARKER, wp=True)
     return page
 
@@ -381,11 +427,14 @@ def _unprotected(_: World, page: Page) -> Page:
 
 
 def _read(draft: _Draft, number: int) -> Iterator[_Draft]:
-    """What a read leaves: FAULT-2, NONE-8, SHM-2."""
+    """What a read leaves: FAULT-2, NONE-8, SHM-2, HTLB-1."""
     page = draft.pages[number]
-    if page.entry in (Entry.ZERO, Entry.PAGE):
+    if page.entry in (Entry.ZERO, Entry.PAGE, Entry.FILE):
         yield draft
-    elif page.shmem:
+    elif page.kind.hugetlb:
+        draft.change(number, **_mapped(page))
+        yield draft
+    elif page.kind.shared:
         if not page.registered:  # the kernel may map what lies around, too
             for near, other in enumerate(draft.pages):
                 there = other.cached is not False
@@ -406,6 +455,13 @@ def _read(draft: _Draft, number: int) -> Iterator[_Draft]:
         yield draft
 
 
+def _mapped(page: Page) -> dict[str, Any]:
+    """What a fault has mapped of a page that was not, before a private page is copied."""
+    if page.kind.shared:
+        return {"entry": Entry.PAGE, "cached": True}
+    return {"entry": Entry.FILE if page.cached else Entry.PAGE}
+
+
 def _write(draft: _Draft, number: int, value: int | None) -> Iterator[_Draft]:
     """What a write leaves; None writes nothing but faults as a write: FAULT-1, FAULT-3."""
     page = draft.pages[number]
@@ -413,7 +469,7 @@ def _write(draft: _Draft, number: int, value: int | None) -> Iterator[_Draft]:
         if not draft.world.asynchronous:
             # NONE-9: the page of a marker is there, filled with zeros, before the message
             if page.entry in (Entry.MARKER, Entry.EITHER):
-                draft.change(number, entry=Entry.PAGE, cached=page.shmem)
+                draft.change(number, **_mapped(page))
             told = Told(Event.PAGEFAULT, WP_WRITE, number, draft.look(number))
             draft.messages.append(told)
         # resolved by the handler, or let through: FAULT-14, ZERO-7, ZERO-8, THP-7
@@ -439,14 +495,16 @@ def _write_unprotected(draft: _Draft, number: int, value: int | None) -> Iterato
     draft.split(number)
     draft.table(number)
     kept = page.value if value is None else value
-    draft.change(number, entry=Entry.PAGE, value=kept, cached=page.shmem)
+    draft.change(number, entry=Entry.PAGE, value=kept, cached=page.kind.shared or page.cached)
     yield draft
 
 
 @_step
 def _load(world: World, state: State, op: Op) -> Iterator[Outcome]:
     for draft in _read(_Draft(world, state), op.first):
-        yield draft.done("FAULT-2 NONE-8 SHM-2 THP-5 THP-6", value=state.pages[op.first].value)
+        yield draft.done(
+            "FAULT-2 NONE-8 SHM-2 HTLB-1 THP-5 THP-6", value=state.pages[op.first].value
+        )
 
 
 @_step
@@ -506,13 +564,13 @@ def _fill(world: World, state: State, op: Op, clauses: str, **fields: Any) -> It
     if not page.registered:
         yield _refused(state, ENOENT, "REG-12")
         return
-    taken = page.cached if page.shmem else page.entry not in (Entry.NONE, Entry.MARKER)
+    taken = page.cached if page.kind.shared else page.entry not in (Entry.NONE, Entry.MARKER)
     if taken is not False:
         yield _refused(state, EEXIST, "FILL-1 FILL-3")
     if not taken:
         draft = _Draft(world, state)
         draft.table(op.first)
-        draft.change(op.first, cached=page.shmem, **fields)
+        draft.change(op.first, cached=page.kind.shared or page.cached, **fields)
         yield draft.done(clauses)
 
 
@@ -531,10 +589,13 @@ def _copy_protected(world: World, state: State, op: Op) -> Iterator[Outcome]:
 @_step
 def _zeropage(world: World, state: State, op: Op) -> Iterator[Outcome]:
     page = state.pages[op.first]
-    if page.registered and not page.shmem and page.entry is Entry.MARKER:
+    if page.registered and page.kind.hugetlb:
+        yield _refused(state, EINVAL, "REG-1")
+        return
+    if page.registered and not page.kind.file and page.entry is Entry.MARKER:
         yield _refused(state, EEXIST, "FILL-3")
         return
-    filled = {"entry": Entry.PAGE if page.shmem else Entry.ZERO, "wp": False, "value": 0}
+    filled = {"entry": Entry.PAGE if page.kind.shared else Entry.ZERO, "wp": False, "value": 0}
     yield from _fill(world, state, op, "FILL-3 FILL-4", **filled)
 
 
@@ -563,26 +624,33 @@ def _dontneed(world: World, state: State, op: Op) -> Iterator[Outcome]:
 
 
 def _zapped(_: World, page: Page) -> Page:
-    if page.shmem:
-        return page._replace(entry=Entry.MARKER if page.wp else Entry.NONE)
-    return page._replace(entry=Entry.NONE, wp=False, value=0)
+    value = page.value if page.kind.shared else page.beneath
+    if page.kind.file and page.wp:
+        return page._replace(entry=Entry.MARKER, value=value)
+    return page._replace(entry=Entry.NONE, wp=False, value=value)
 
 
 @_step
 def _pageout(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """ADV-1: it may take pages away, and never a protection."""
+    """ADV-1: it may take pages away, and never a protection. Hugetlb refuses: ADV-12."""
+    if world.hugetlb:
+        yield _refused(state, EINVAL, "ADV-12")
+        return
     draft = _Draft(world, state)
     for number in op.pages:
         page = draft.pages[number]
         if page.entry in (Entry.PAGE, Entry.EITHER):
-            dropped = page.shmem and not page.value
+            dropped = page.kind.shared and not page.value
             draft.change(number, entry=Entry.EITHER, cached=None if dropped else page.cached)
     yield draft.done("ADV-1")
 
 
 @_step
 def _cold(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """ADV-1, THP-12: it may split each huge page that it covers in part."""
+    """ADV-1, THP-12: it may split a huge page that it covers in part. Hugetlb refuses: ADV-12."""
+    if world.hugetlb:
+        yield _refused(state, EINVAL, "ADV-12")
+        return
     found = {state.tables}
     for number in (op.first, op.pages.stop - 1) if state.tables else ():
         first = number // PER_TABLE * PER_TABLE
@@ -597,19 +665,20 @@ def _cold(world: World, state: State, op: Op) -> Iterator[Outcome]:
 
 @_step
 def _free(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """ADV-1, ADV-12. It is refused where shmem begins. The contents stay until reclaim."""
-    file = any(state.pages[n].shmem for n in op.pages)
+    """ADV-1, ADV-12. It is refused where a file begins. The contents stay until reclaim."""
+    file = any(state.pages[n].kind.file for n in op.pages)
     yield _refused(state, EINVAL, "ADV-12") if file else Outcome(state, OK, "ADV-1")
 
 
 @_step
 def _remove(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """ADV-4: the contents go, markers stay. ADV-12: anon refuses, where it begins."""
+    """ADV-4: the contents go, markers stay. ADV-12: private memory refuses, where it begins."""
     draft = _Draft(world, state)
     for number in op.pages:
         page = draft.pages[number]
-        if not page.shmem:
-            yield draft.done("ADV-12", value=-1, error=EINVAL)
+        if not page.kind.shared:
+            error = EACCES if page.kind.file else EINVAL
+            yield draft.done("ADV-12", value=-1, error=error)
             return
         entry = Entry.MARKER if page.wp else Entry.NONE
         draft.change(number, entry=entry, value=0, cached=False)
@@ -722,7 +791,7 @@ def _fork(world: World, state: State, op: Op) -> Iterator[Outcome]:
         written = next(_write(child, op.first, op.value))
         draft.messages += [told._replace(look=(0, 0)) for told in written.messages]
         store = OK
-        if draft.pages[op.first].shmem:
+        if draft.pages[op.first].kind.shared:
             draft.change(op.first, value=op.value, cached=True)
     yield draft.done("FORK-1 FORK-2", child=seen, signal=store.signal)
 
@@ -730,17 +799,17 @@ def _fork(world: World, state: State, op: Op) -> Iterator[Outcome]:
 def _inherited(world: World, page: Page) -> Page:
     if world.fork_event and page.registered:
         return page
-    if page.shmem:
+    if page.kind.shared:
         return page._replace(entry=Entry.NONE, wp=False, registered=False)
     return _unprotected(world, page)._replace(registered=False)
 
 
 def _in_child(page: Page, shown: tuple[int, int]) -> tuple[int, int]:
     """A child is looked at through pagemap alone. Without the event, the page tables of a VMA that
-    has no page of its own are not copied, and so zero pages are none in the child."""
+    has no page of its own are not copied, and so zero pages and a file's are none in the child."""
     bits, mask = shown
-    if page.entry is Entry.ZERO and not page.registered:
-        mask &= ~_PRESENT
+    if page.entry in (Entry.ZERO, Entry.FILE) and not page.registered:
+        mask &= ~int(Bits.PRESENT | Bits.FILE)
     return bits & FLAGS, mask & FLAGS
 
 
@@ -749,20 +818,23 @@ def _in_child(page: Page, shown: tuple[int, int]) -> tuple[int, int]:
 
 @_step
 def _scan(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """PAGEMAP_SCAN with WP_MATCHING of what is WRITTEN: SCAN-5, SCAN-10, SCAN-14.
+    """PAGEMAP_SCAN with WP_MATCHING of what is WRITTEN: SCAN-5, SCAN-10, SCAN-12, SCAN-14.
 
     It passes over what is not registered with async.
     """
     draft = _Draft(world, state)
-    found = [n for n in op.pages if draft.pages[n].registered and not draft.pages[n].wp]
-    if not world.asynchronous:
-        found = []
+    found = [n for n in op.pages if world.asynchronous and _is_written(draft.pages[n])]
     for number in found:
         first = number // PER_TABLE * PER_TABLE
         if first < op.pages.start or first + PER_TABLE > op.pages.stop:
             draft.split(number)
     _protect_pages(draft, found)
-    yield draft.done("SCAN-5 SCAN-10 SCAN-14", pages=frozenset(found))
+    yield draft.done("SCAN-5 SCAN-10 SCAN-12 SCAN-14", pages=frozenset(found))
+
+
+def _is_written(page: Page) -> bool:
+    hole = page.kind.hugetlb and page.entry is Entry.NONE
+    return page.registered and not page.wp and not hole
 
 
 def step(world: World, state: State, op: Op) -> list[Outcome]:
@@ -771,6 +843,7 @@ def step(world: World, state: State, op: Op) -> list[Outcome]:
 
 
 _ON_ONE = ("load", "store", "kernel_write", "kernel_read", "copy", "copy_protected", "zeropage")
+_PAGES = (Entry.PAGE, Entry.FILE, Entry.EITHER)
 _ON_ALL = ("read_only", "read_write", "reopen", "move", "fork")
 
 
@@ -784,7 +857,7 @@ def transitions(state: State, op: Op) -> set[tuple[str, Entry, bool]]:
     elif op.name == "collapse":
         chosen = state.pages[op.first // PER_TABLE * PER_TABLE :][:PER_TABLE]
     return {
-        (op.name, Entry.PAGE if page.entry is Entry.EITHER else page.entry, page.wp)
+        (op.name, Entry.PAGE if page.entry in _PAGES else page.entry, page.wp)
         for page in set(chosen)
     }
 
@@ -810,7 +883,7 @@ def sensible(world: World, program: Iterable[Op]) -> list[Op]:
     there is one userfaultfd to open in the place of the first; MADV_FREE and reclaim together may
     lose contents, and reclaim may split a THP.
     """
-    kept, writable, one_vma, first = [], True, not (world.anon and world.shmem), True
+    kept, writable, one_vma, first = [], True, world.one_mapping, True
     for op in program:
         if op.name in world.without:
             continue
@@ -827,9 +900,9 @@ def sensible(world: World, program: Iterable[Op]) -> list[Op]:
                 first = False
         possible = {
             "free": not world.reclaims and not world.thp,
-            "pageout": world.reclaims,
+            "pageout": world.reclaims or world.hugetlb,
             "collapse": world.thp,
-            "remove": world.shmem > 0 and writable,
+            "remove": any(kind.file for kind in world.kinds) and writable,
             "move": one_vma,
             "scan": world.asynchronous,
         }

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from mmap import PAGESIZE
 from typing import Any, NamedTuple
 
-from helpers import batch, known_issues, pagemap
+from helpers import batch, hugepages, known_issues, pagemap
 from helpers.batch import Batch, Operation
 from helpers.machine import (
+    HUGETLB,
     KERNEL_FAULTS,
     PAGEMAP_WP,
     ROOT,
@@ -34,18 +36,23 @@ from helpers.model import (
     SHIFT,
     TRANSITIONS,
     Entry,
+    Kind,
     Op,
     Outcome,
     State,
     World,
+    beneath,
     looks,
     step,
     transitions,
 )
 from helpers.pagemap import Page as Bits
+from helpers.procfs import HUGETLB_BYTES
 from helpers.subject import Answer, Mapping, Pending, Subject, ffi, lib
 from helpers.uapi import (
     MFD_CLOEXEC,
+    MFD_HUGE_2MB,
+    MFD_HUGETLB,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
     Advice,
@@ -69,12 +76,15 @@ FEW = (
 VALUES = 8  # that programs write: 0 to 7
 LOG_ENTRIES = 4096
 _STRUCTURES = 64 << 10  # offset in the main thread's slot, below the batch's table
-_SOURCES = 16 << 10  # pages with the values, for UFFDIO_COPY
 _LOG = 3 << 19  # of messages, in front of the looks
 _LOOKS = 2 << 20  # what looks have seen
 _WORDS = 8
 _MOST_TOLD = 6  # differences
 _REGIONS = 256  # of a scan's vector
+_MEMFD_FLAGS = {
+    Kind.HUGETLB: MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB,
+    Kind.PRIVATE_HUGETLB: MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB,
+}
 _ADVICES = {
     "dontneed": Advice.DONTNEED,
     "pageout": Advice.PAGEOUT,
@@ -87,28 +97,39 @@ _ADVICES = {
 }
 
 
+_ANON, _SHMEM = (Kind.ANON,), (Kind.SHMEM,)
+_MIXED = 6 * _ANON + 6 * _SHMEM
+_THPS = 2 * PER_TABLE * _ANON
+_HUGETLB, _PRIVATE_HUGETLB = 4 * (Kind.HUGETLB,), 4 * (Kind.PRIVATE_HUGETLB,)
+_HUGETLB_MOST = 8  # pages that a program takes: its file's, its copies, a child's
+
 WORLDS = (
-    World("plain", anon=10),
-    World("wpu", anon=10, markers=True),
-    World("async", anon=10, asynchronous=True),
-    World("wpu_events", anon=10, markers=True, fork_event=True, remap_event=True),
-    World("shmem", anon=0, shmem=10),
-    World("shmem_events", anon=0, shmem=10, fork_event=True, remap_event=True),
-    World("mixed_plain", anon=6, shmem=6),
-    World("mixed_wpu", anon=6, shmem=6, markers=True),
-    World("mixed_async", anon=6, shmem=6, asynchronous=True),
-    World("mixed_reclaim", anon=6, shmem=6, markers=True, reclaims=True),
-    World("thp_plain", anon=2 * PER_TABLE, thp=True),
-    World("thp_wpu", anon=2 * PER_TABLE, markers=True, thp=True),
-    World(
-        "thp_events",
-        anon=2 * PER_TABLE,
-        markers=True,
-        fork_event=True,
-        remap_event=True,
-        thp=True,
-    ),
-    World("thp_async", anon=2 * PER_TABLE, asynchronous=True, thp=True),
+    World("plain", 10 * _ANON),
+    World("wpu", 10 * _ANON, markers=True),
+    World("async", 10 * _ANON, asynchronous=True),
+    World("wpu_events", 10 * _ANON, markers=True, fork_event=True, remap_event=True),
+    World("shmem", 10 * _SHMEM),
+    World("shmem_events", 10 * _SHMEM, fork_event=True, remap_event=True),
+    World("mixed_plain", _MIXED),
+    World("mixed_wpu", _MIXED, markers=True),
+    World("mixed_async", _MIXED, asynchronous=True),
+    World("mixed_reclaim", _MIXED, markers=True, reclaims=True),
+    World("thp_plain", _THPS, thp=True),
+    World("thp_wpu", _THPS, markers=True, thp=True),
+    World("thp_events", _THPS, markers=True, fork_event=True, remap_event=True, thp=True),
+    World("thp_async", _THPS, asynchronous=True, thp=True),
+    World("hugetlb", _HUGETLB),
+    World("hugetlb_async", _HUGETLB, asynchronous=True),
+    World("hugetlb_events", _HUGETLB, fork_event=True, remap_event=True),
+    World("hugetlb_private", _PRIVATE_HUGETLB),
+    World("hugetlb_private_async", _PRIVATE_HUGETLB, asynchronous=True),
+    World("hugetlb_private_events", _PRIVATE_HUGETLB, fork_event=True, remap_event=True),
+)
+
+
+_FREE_HUGETLB = Need(
+    lambda _: hugepages.available() >= _HUGETLB_MOST,
+    f"fewer than {_HUGETLB_MOST} free hugetlb pages: run as root, or set vm.nr_hugepages",
 )
 
 
@@ -119,8 +140,11 @@ def needs(world: World) -> Iterator[Need]:
     yield advice(Advice.POPULATE_READ)
     if wanted := features(world):
         yield feature(wanted)
-    if world.shmem:
+    if any(kind.file for kind in world.kinds):
         yield WP_SHMEM
+    if world.hugetlb:
+        yield HUGETLB
+        yield _FREE_HUGETLB
     if world.fork_event:
         yield ROOT
     if world.thp:
@@ -142,6 +166,10 @@ _DOUBTFUL = {
     "move": "history.mremap_leaves_nothing_behind.anon-populated-thp_off-plain",
     "unregister": "history.unregister_leaves_nothing_behind.anon-populated-thp_off-plain",
 }
+_DOUBTFUL_OF_HUGETLB = {
+    "scan": "history.scan_ends_that_protects_a_hugetlb_hole.hugetlb_shared-none_pmd-async",
+    "fork": "fork.child_without_the_event_has_no_protection.hugetlb_private-populated-plain",
+}
 
 
 def on(machine: Machine, world: World) -> World:
@@ -149,7 +177,8 @@ def on(machine: Machine, world: World) -> World:
     that brought WP_UNPOPULATED."""
     spans = Feature.WP_UNPOPULATED in machine.features
     issues = [issue for issue in known_issues.load() if issue.here(machine.release)]
-    known = {n for n, case in _DOUBTFUL.items() if any(issue.covers(case) for issue in issues)}
+    doubtful = _DOUBTFUL | (_DOUBTFUL_OF_HUGETLB if world.hugetlb else {})
+    known = {n for n, case in doubtful.items() if any(issue.covers(case) for issue in issues)}
     return replace(world, spans=spans, scans=machine.pagemap_scan, without=frozenset(known))
 
 
@@ -185,10 +214,9 @@ class Session:
         """Raises OSError, SubjectLost."""
         self.subject, self.machine, self.world = subject, machine, world
         self.main = subject.main
-        self.size = world.pages * PAGESIZE
-        align = PER_TABLE * PAGESIZE
-        lead = 0 if world.thp else world.pages // 2 * PAGESIZE
-        self.start = subject.place(self.size, align, lead)
+        self.page_bytes = HUGETLB_BYTES if world.hugetlb else PAGESIZE
+        self.size = world.pages * self.page_bytes
+        self.start = self._place()
         self._map()
         self.values = self._values()
         self.pagemap = subject.pagemap
@@ -196,29 +224,53 @@ class Session:
         self.uffds[0].register(self.start, self.size)
         self.structures, self.looked = _STRUCTURES, _LOOKS
 
+    def _place(self) -> int:
+        """Room for the mappings, whose middle lies where a page table ends."""
+        table = PER_TABLE * self.page_bytes
+        lead = 0 if self.world.thp else self.world.pages // 2 * self.page_bytes
+        return self.subject.place(self.size, table, lead)
+
     def _map(self) -> None:
-        subject, world = self.subject, self.world
-        if world.anon:
-            flags = Map.PRIVATE | Map.ANONYMOUS
-            subject.mmap(world.anon * PAGESIZE, Prot.RW, flags, at=self.start)
-        if world.shmem:
-            start, size = self.start + world.anon * PAGESIZE, world.shmem * PAGESIZE
-            subject.mmap(size, Prot.RW, Map.SHARED | Map.ANONYMOUS, at=start)
-        if self.machine.thp:
-            advice = Advice.HUGEPAGE if world.thp else Advice.NOHUGEPAGE
+        subject, start = self.subject, self.start
+        for kind, pages in groupby(self.world.kinds):
+            size = len(list(pages)) * self.page_bytes
+            self._map_kind(kind, start, size)
+            start += size
+        if self.machine.thp and not self.world.hugetlb:
+            advice = Advice.HUGEPAGE if self.world.thp else Advice.NOHUGEPAGE
             subject.madvise(self.start, self.size, advice)
-        subject.mappings.append(Mapping("mem", self.start, self.size, PAGESIZE))
+        subject.mappings.append(Mapping("mem", self.start, self.size, self.page_bytes))
+
+    def _map_kind(self, kind: Kind, start: int, size: int) -> None:
+        flags = Map.SHARED if kind.shared else Map.PRIVATE
+        if not kind.hugetlb:
+            self.subject.mmap(size, Prot.RW, flags | Map.ANONYMOUS, at=start)
+            return
+        file = self._file(kind, size)
+        self.subject.mmap(size, Prot.RW, flags | Map.NORESERVE, file, at=start)
+
+    def _file(self, kind: Kind, size: int) -> int:
+        """A file of so many bytes, with what the model has beneath a mapping of the kind."""
+        subject = self.subject
+        file = subject.syscall("memfd_create", subject.text("tested"), _MEMFD_FLAGS[kind])
+        subject.syscall("ftruncate", file, size)
+        pages = [(n, value) for n in range(size // self.page_bytes) if (value := beneath(kind, n))]
+        other = subject.mmap(size, Prot.RW, Map.SHARED | Map.NORESERVE, file) if pages else 0
+        for number, value in pages:
+            self.main.store(other + number * self.page_bytes, value).result()
+        return file
 
     def _values(self) -> int:
-        """A file of the words 0 to VALUES - 1, and pages in the slot that begin with them."""
+        """A file of the words 0 to VALUES - 1, which is mapped as what UFFDIO_COPY copies, too:
+        a page that begins with the n-th word."""
+        subject, size = self.subject, self.page_bytes + PAGESIZE
         words = b"".join(value.to_bytes(8, "little") for value in range(VALUES))
         self.main.scratch(len(words), 1024)[:] = words
-        file = self.subject.syscall("memfd_create", self.subject.text("values"), MFD_CLOEXEC)
-        address = self.main.scratch_address + 1024
-        self.subject.syscall("pwrite64", file, address, len(words), 0)
-        for value in range(VALUES):
-            page = value.to_bytes(PAGESIZE, "little")
-            self.main.scratch(PAGESIZE, _SOURCES + value * PAGESIZE)[:] = page
+        file = subject.syscall("memfd_create", subject.text("values"), MFD_CLOEXEC)
+        subject.syscall("ftruncate", file, size)
+        subject.syscall("pwrite64", file, self.main.scratch_address + 1024, len(words), 0)
+        self.sources = subject.mmap(size, Prot.READ, Map.SHARED, file)
+        subject.mappings.append(Mapping("values", self.sources, size, PAGESIZE))
         return file
 
     def _userfaultfd(self) -> Userfaultfd:
@@ -255,8 +307,9 @@ class Session:
         return batch.call("ioctl", descriptor, request, self._struct(*words))
 
     def _requests(self, act: _Act, uffd: int) -> None:
-        op, start = act.op, act.address + act.op.first * PAGESIZE
-        size, whole = op.length * PAGESIZE, (act.address, self.size)
+        op, start = act.op, act.address + act.op.first * self.page_bytes
+        size, whole = op.length * self.page_bytes, (act.address, self.size)
+        page = (start, self.page_bytes)
         made = act.requests
         match op.name:
             case "protect":
@@ -274,11 +327,11 @@ class Session:
             case "kernel_read":
                 made.append(batch.call("pwrite64", self.values, start, 8, VALUES * 8))
             case "copy" | "copy_protected":
-                source = self.main.scratch_address + _SOURCES + op.value * PAGESIZE
+                source = (start, self.sources + op.value * 8, self.page_bytes)
                 mode = CopyMode.WP if op.name == "copy_protected" else CopyMode(0)
-                made.append(self._ioctl(uffd, Ioctl.UFFDIO_COPY, start, source, PAGESIZE, mode, 0))
+                made.append(self._ioctl(uffd, Ioctl.UFFDIO_COPY, *source, mode, 0))
             case "zeropage":
-                made.append(self._ioctl(uffd, Ioctl.UFFDIO_ZEROPAGE, start, PAGESIZE, 0, 0))
+                made.append(self._ioctl(uffd, Ioctl.UFFDIO_ZEROPAGE, *page, 0, 0))
             case "collapse":
                 first = start // (PER_TABLE * PAGESIZE) * PER_TABLE * PAGESIZE
                 made.append(batch.call("madvise", first, PER_TABLE * PAGESIZE, Advice.COLLAPSE))
@@ -297,7 +350,7 @@ class Session:
                 made.append(self._ioctl(other, Ioctl.UFFDIO_REGISTER, *whole, RegisterMode.WP, 0))
                 act.answer = 1
             case "move":
-                act.expected = self.subject.place(self.size, PER_TABLE * PAGESIZE, self._lead)
+                act.expected = self._place()
                 flags = MREMAP_MAYMOVE | MREMAP_FIXED
                 made.append(batch.call("mremap", *whole, self.size, flags, act.expected))
             case "scan":
@@ -312,12 +365,13 @@ class Session:
                 made.append(batch.call("madvise", start, size, _ADVICES[advised]))
 
     @property
-    def _lead(self) -> int:
-        return 0 if self.world.thp else self.world.pages // 2 * PAGESIZE
+    def words(self) -> int:
+        """How many words pagemap has of the mappings."""
+        return self.size // PAGESIZE
 
     def _words(self) -> int:
         """The offset of room for all pages' words."""
-        offset, self.looked = self.looked, self.looked + self.world.pages * _WORDS
+        offset, self.looked = self.looked, self.looked + self.words * _WORDS
         return offset
 
     def _vector(self) -> int:
@@ -325,7 +379,7 @@ class Session:
         return offset
 
     def _pagemap(self, address: int, offset: int) -> Operation:
-        place, count = address // PAGESIZE * _WORDS, self.world.pages * _WORDS
+        place, count = address // PAGESIZE * _WORDS, self.words * _WORDS
         return batch.call("pread64", self.pagemap, self.main.scratch_address + offset, count, place)
 
     def _scan(self, offset: int, start: int, size: int, flags: ScanFlag) -> Operation:
@@ -345,12 +399,23 @@ class Session:
     # -- results
 
     def _read_words(self, offset: int) -> list[int]:
-        raw = self.main.scratch(self.world.pages * _WORDS, offset)
-        return [word & FLAGS for word in raw.cast("Q").tolist()]
+        raw = self.main.scratch(self.words * _WORDS, offset)
+        words = [word & FLAGS for word in raw.cast("Q").tolist()]
+        parts = self.page_bytes // PAGESIZE
+        if parts == 1:
+            return words
+        pages = [set(words[first : first + parts]) for first in range(0, len(words), parts)]
+        return [word if not others else FLAGS for word, *others in pages]  # all of a page's alike
 
     def _regions(self, offset: int, count: int) -> list[tuple[int, int, int]]:
         words = self.main.scratch(max(count, 0) * 24, offset).cast("Q").tolist()
         return list(zip(words[0::3], words[1::3], words[2::3], strict=True))
+
+    def _pages(self, act: _Act, first: int, end: int) -> range:
+        """The pages from one address to another."""
+        return range(
+            (first - act.address) // self.page_bytes, (end - act.address) // self.page_bytes
+        )
 
     def seen(self, act: _Act, answers: list[Answer], told: list[tuple[Message, int]]) -> Seen:
         """What the act came to, from the answers to its requests."""
@@ -358,17 +423,15 @@ class Session:
         looked = self._read_words(act.look)
         if act.scanned >= 0:
             for first, end, categories in self._regions(act.scanned, answers[-1].value):
-                pages_of = slice((first - act.address) // PAGESIZE, (end - act.address) // PAGESIZE)
                 shown = categories << SHIFT
-                looked[pages_of] = [word | shown for word in looked[pages_of]]
+                for page in self._pages(act, first, end):
+                    looked[page] |= shown
         pages, child = None, None
         if act.vector >= 0:
             pages = frozenset(
                 page
                 for first, end, _ in self._regions(act.vector, answer.value)
-                for page in range(
-                    (first - act.address) // PAGESIZE, (end - act.address) // PAGESIZE
-                )
+                for page in self._pages(act, first, end)
             )
             answer = Answer(min(answer.value, 0), answer.error)
         if act.child >= 0:
@@ -380,7 +443,7 @@ class Session:
             (
                 message.event,
                 message.flags,
-                (message.address - act.address) // PAGESIZE if message.address else 0,
+                (message.address - act.address) // self.page_bytes if message.address else 0,
                 word & FLAGS,
             )
             for message, word in told
@@ -399,7 +462,8 @@ def run(subject: Subject, machine: Machine, world: World, program: Sequence[Op])
     main, log = subject.main, subject.main.scratch_address + _LOG
     descriptors = [*(uffd.descriptor for uffd in session.uffds), session.pagemap]
     served_by = subject.record(main, "serve", tuple(descriptors))
-    main.start(lib.OP_SERVE, (*descriptors, log, LOG_ENTRIES), served_by).result()
+    place = (log, LOG_ENTRIES, session.page_bytes)
+    main.start(lib.OP_SERVE, (*descriptors, *place), served_by).result()
     made = Batch(main, [request for act in acts for request in act.requests])
     made.start().result()
     replies = list(made.replies())
@@ -430,23 +494,29 @@ def run_slowly(
         if act.op.name == "fork":
             answers = _fork_slowly(session, act, uffd, told)
         else:
-            answers = [_do_slowly(subject, uffd, request, told) for request in act.requests]
+            answers = [_do_slowly(session, subject, uffd, r, told) for r in act.requests]
         if act.op.name == "reopen":
             uffd = session.uffds[1]
         yield session.seen(act, answers, told)
 
 
 def _do_slowly(
-    subject: Subject, uffd: Userfaultfd, request: Operation, told: list[tuple[Message, int]]
+    session: Session,
+    subject: Subject,
+    uffd: Userfaultfd,
+    request: Operation,
+    told: list[tuple[Message, int]],
 ) -> Answer:
     """One request of a toucher's, whose messages are served meanwhile."""
     names = {lib.OP_LOAD: "load", lib.OP_STORE: "store", lib.OP_SYSCALL: "call"}
     thread = subject.toucher()
     step = subject.record(thread, names[request.code], request.arguments)
-    return _served(thread.start(request.code, request.arguments, step), uffd, told)
+    return _served(session, thread.start(request.code, request.arguments, step), uffd, told)
 
 
-def _served(pending: Pending, uffd: Userfaultfd, told: list[tuple[Message, int]]) -> Answer:
+def _served(
+    session: Session, pending: Pending, uffd: Userfaultfd, told: list[tuple[Message, int]]
+) -> Answer:
     """The answer; until it comes, messages are read and their pages unprotected."""
     while pending.wait(uffd.pollable) is None:
         message = uffd.read()
@@ -454,7 +524,7 @@ def _served(pending: Pending, uffd: Userfaultfd, told: list[tuple[Message, int]]
         word = 0
         if message.event is Event.PAGEFAULT:
             (word,) = pagemap.words(uffd.subject, message.address, 1)
-            uffd.writeprotect(message.address, PAGESIZE, ProtectMode(0))
+            uffd.writeprotect(message.address, session.page_bytes, ProtectMode(0))
         told.append((message, word))
     return pending.result()
 
@@ -464,18 +534,18 @@ def _fork_slowly(
 ) -> list[Answer]:
     subject, (_, _, store, *looks) = session.subject, act.requests
     pending = subject.begin_fork()
-    _served(pending, uffd, told)
+    _served(session, pending, uffd, told)
     child = subject.forked(pending)
     theirs = uffd.child(child, told[-1][0]) if told else uffd
-    words = pagemap.words(child, act.address, session.world.pages)
+    words = pagemap.words(child, act.address, session.words)
     raw = b"".join(word.to_bytes(_WORDS, "little") for word in words)
     session.main.scratch(len(raw), act.child)[:] = raw
     before = len(told)
-    stored = _do_slowly(child, theirs, store, told)
+    stored = _do_slowly(session, child, theirs, store, told)
     told[before:] = [(message, 0) for message, _ in told[before:]]
     child.kill()
     child.close()
-    answers = [_do_slowly(subject, uffd, look, told) for look in looks]
+    answers = [_do_slowly(session, subject, uffd, look, told) for look in looks]
     return [Answer(0), Answer(0), stored, *answers]
 
 

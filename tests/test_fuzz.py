@@ -18,6 +18,7 @@ from helpers.programs import FEW, WORLDS, Disagreement
 from helpers.subject import Subject
 
 TRUE_STORE = model.STEPS["store"]
+SLOWLY = ["wpu_events", "mixed_wpu", "mixed_async", "thp_async", "hugetlb_private_events"]
 
 
 @pytest.fixture(scope="module", name="root")
@@ -88,7 +89,7 @@ def test_what_went_wrong_is_told(
     assert "[P---W---], and not none" in str(found.value)
 
 
-@pytest.mark.parametrize("name", ["wpu_events", "mixed_wpu", "mixed_async", "thp_async"])
+@pytest.mark.parametrize("name", SLOWLY)
 def test_a_program_does_the_same_slowly(name: str, root: Subject, kernel: Machine) -> None:
     made = hunt(named(name), kernel, root)
     made.run(5, seed=2)  # the last one is then done again
@@ -106,22 +107,41 @@ def test_each_operation_is_written_in_c(
 ) -> None:
     """As the last of a program, which does again what it did, and not what it did not."""
     world = next(w for w in WORLDS if sensible(w, [*ALREADY, Op(name)])[len(ALREADY) :])
-    made, subject = hunt(world, kernel, root), root.fork(60)
-    list(programs.run_slowly(subject, kernel, made.world, [*ALREADY, Op(name, 1, 2, 2)]))
+    made = hunt(world, kernel, root)
+    tries = 3 if name == "pageout" else 1  # MADV_PAGEOUT passes over pages at times
+    program = [*ALREADY, Op(name, 1, 2, 2)]
+    assert written_and_run(made, root.fork(60), program, tmp_path, tries) == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["hugetlb_async", "hugetlb_private_events"])
+def test_a_program_on_hugetlb_is_written_in_c(
+    name: str, root: Subject, kernel: Machine, tmp_path: Path
+) -> None:
+    """With all of the operations that there are for it."""
+    made = hunt(named(name), kernel, root)
+    every = [*ALREADY, *(Op(name, 1, 2, 2) for name in model.STEPS)]
+    program = sensible(made.world, every)
+    assert written_and_run(made, root.fork(60), program, tmp_path) == [1, 0]
+
+
+def written_and_run(
+    made: Hunt, subject: Subject, program: list[Op], folder: Path, tries: int = 1
+) -> list[int]:
+    """The exit statuses of a program in C, and of one with another last look."""
+    list(programs.run_slowly(subject, made.machine, made.world, program))
     tape, status = list(subject.tape or ()), []
     for again in (True, False):
         if not again:
             look = next(e.about for e in reversed(tape) if e.what == "end" and e.about.output)
             look.output = bytes(byte ^ 0xFF for byte in look.output)
-        path = tmp_path / f"{again}.c"
-        path.write_text(reproducer.source(tape, subject.mappings, name, failed=True))
-        program = path.with_suffix("")
-        subprocess.run(["cc", "-o", program, path, "-pthread"], check=True)
-        tries = 3 if name == "pageout" else 1  # MADV_PAGEOUT passes over pages at times
-        ends = [subprocess.run([program], check=False, timeout=60).returncode for _ in range(tries)]
+        path = folder / f"{again}.c"
+        path.write_text(reproducer.source(tape, subject.mappings, "a program", failed=True))
+        binary = path.with_suffix("")
+        subprocess.run(["cc", "-o", binary, path, "-pthread"], check=True)
+        ends = [subprocess.run([binary], check=False, timeout=60).returncode for _ in range(tries)]
         status.append(max(ends))
     subject.close()
-    assert status == [1, 0]
+    return status
 
 
 @pytest.fixture(scope="module")

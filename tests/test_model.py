@@ -35,7 +35,7 @@ Row = tuple[str, list[Touched], str, int, int, int, str]
 def world(name: str, **fields: object) -> World:
     """A world of the programs, with two pages."""
     (found,) = [w for w in WORLDS if w.name == name]
-    return replace(found, anon=2 if found.anon else 0, shmem=0 if found.anon else 2)
+    return replace(found, kinds=2 * found.kinds[:1])
 
 
 def after(where: World, *ops: Touched) -> Outcome:
@@ -118,6 +118,7 @@ def test_the_table_cites_clauses_that_there_are() -> None:
 # -- every state of a small world
 
 LINES = 2  # pages of a page table, here
+OWN = (Entry.PAGE, Entry.EITHER)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -128,9 +129,8 @@ def _small_tables() -> Iterator[None]:
 
 
 def small(where: World) -> World:
-    if where.thp:
-        return replace(where, anon=2 * LINES)
-    return replace(where, anon=min(where.anon, 1 if where.shmem else 2), shmem=min(where.shmem, 1))
+    kinds = dict.fromkeys(where.kinds)
+    return replace(where, kinds=where.kinds[: 2 * LINES] if where.thp else (*kinds, *kinds)[:2])
 
 
 def operations(where: World) -> list[Op]:
@@ -177,8 +177,10 @@ def _holds_in_a_state(where: World, state: State) -> None:
     for number, page in enumerate(state.pages):
         assert page.wp or page.entry is not Entry.MARKER
         assert not page.wp or (page.entry is not Entry.NONE and page.registered)
-        assert page.value == 0 or page.cached or page.entry in (Entry.PAGE, Entry.EITHER)
-        assert page.entry is not Entry.MARKER or page.shmem or where.markers or where.asynchronous
+        assert page.value == page.beneath or page.cached or page.entry in OWN
+        assert (
+            page.entry is not Entry.MARKER or page.kind.file or where.markers or where.asynchronous
+        )
         huge = bool(state.tables) and state.tables[number // LINES] is model.Table.HUGE
         bits, mask = look(page, huge, where.thp, where.asynchronous)
         assert bool(bits & Bits.WP) == page.wp

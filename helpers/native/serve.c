@@ -23,7 +23,7 @@
 /* held while a message is read and served, so that what it woke is seen after it */
 static pthread_mutex_t serving = PTHREAD_MUTEX_INITIALIZER;
 static volatile uint64_t *count;	/* the log, in memory that children share */
-static uint64_t capacity, page_bytes;
+static uint64_t capacity, page_bytes;	/* page_bytes: of the served memory */
 static int epoll, pagemap, ours[2];
 static int from_outside;		/* this is a child of the process that serves */
 
@@ -66,7 +66,7 @@ static void serve_one(int uffd)
 	memcpy(entry->message, &message, sizeof(message));
 	entry->word = 0;
 	if (message.event == EVENT_PAGEFAULT && (uffd == ours[0] || uffd == ours[1]) &&
-	    pread(pagemap, &entry->word, 8, message.argument[1] / page_bytes * 8) != 8)
+	    pread(pagemap, &entry->word, 8, message.argument[1] / getpagesize() * 8) != 8)
 		entry->word = 0;
 	++*count;
 	if (message.event == EVENT_PAGEFAULT)
@@ -100,7 +100,7 @@ int serve_messages(const uint64_t *argument)
 	pagemap = argument[2];
 	count = (volatile uint64_t *)(uintptr_t)argument[3];
 	capacity = argument[4];
-	page_bytes = getpagesize();
+	page_bytes = argument[5];
 	*count = 0;
 	/* epoll, unlike poll, holds no reference that would keep a closed userfaultfd open */
 	epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -18,7 +18,7 @@ enum operation {
 	OP_SHARE,	/* descriptor                      -> 0, the reply carries a duplicate */
 	OP_BATCH,	/* requests, count, replies, stop  -> how many requests succeeded */
 	OP_CHILD,	/* count, pagemap; in a batch: a forked child does the next requests */
-	OP_SERVE	/* two userfaultfds, pagemap, log, entries -> 0: from now on they are served */
+	OP_SERVE	/* two userfaultfds, pagemap, log, entries, bytes of a page -> 0: they are served */
 };
 
 struct request {
