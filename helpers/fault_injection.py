@@ -17,6 +17,7 @@ from helpers.subject import Thread
 
 _DEBUG = Path("/sys/kernel/debug")
 _PAGES, _SLAB = _DEBUG / "fail_page_alloc", _DEBUG / "failslab"
+_IN_VAIN = 6  # attempts; a fork does without up to three of its allocations in a row
 _ANY_ALLOCATION = {
     _PAGES / "min-order": "0",
     _PAGES / "ignore-gfp-wait": "N",
@@ -63,9 +64,15 @@ class Attempt:
 
 
 def attempts(thread: Thread) -> Iterator[Attempt]:
-    """An attempt for each allocation that the thread makes in one, and one without a failure."""
+    """An attempt for each allocation that the thread makes in one.
+
+    They end after one in which nothing failed, or after some that ended well though something did:
+    that was what came after the tested call, such as the copies of pages after a fork.
+    """
+    in_vain = 0
     for number in count(1):
         attempt = Attempt(thread, number)
         yield attempt
-        if not attempt.hit:
+        in_vain = 0 if attempt.error else in_vain + 1
+        if not attempt.hit or in_vain == _IN_VAIN:
             return
