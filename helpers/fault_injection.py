@@ -29,8 +29,9 @@ _ANY_ALLOCATION = {
 
 FAULT_INJECTION = Need(
     lambda _: _PAGES.exists() and _SLAB.exists(),
-    "the kernel can't make allocations fail: boot one with CONFIG_FAILSLAB=y, "
-    "CONFIG_FAIL_PAGE_ALLOC=y and CONFIG_FAULT_INJECTION_DEBUG_FS=y, with debugfs mounted",
+    "the kernel can't make allocations fail: ./run-in-vm.sh built, or boot one with "
+    "CONFIG_FAILSLAB=y, CONFIG_FAIL_PAGE_ALLOC=y and CONFIG_FAULT_INJECTION_DEBUG_FS=y, and mount "
+    "debugfs",
 )
 
 

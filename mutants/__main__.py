@@ -26,11 +26,11 @@ from bench.selftests import SELFTEST_DIR, BenchError, selftest_tree
 from helpers import stream
 from helpers.build import BuildError
 from helpers.cases import canonical_id
-from mutants import choose, kernel, plant, selftests, table, units
+from mutants import choose, plant, selftests, table, units
 from mutants.choose import Reach
 from mutants.plant import Fault, PlantError
 from mutants.table import Found, Score, Verdict
-from vm import guests, kernels, qemu
+from vm import built, guests, kernels, qemu
 from vm.campaign import Campaign
 from vm.errors import VmError, first
 from vm.guests import PROJECT, Terms
@@ -185,9 +185,9 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> None:
-    source = kernel.Source().tree()
+    source = built.LinuxSource().tree()
     _say(f"the kernel: {source}")
-    tree = kernel.built(kernel.Flavour(FLAVOUR, change=planted))
+    tree = built.build(built.Flavour(FLAVOUR, change=planted))
     faults = plant.plan(source, (tree / ".config").read_text())
     chosen = [fault for fault in faults if fnmatchcase(fault.id, options.only)]
     if not chosen:
@@ -195,7 +195,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.list:
         print("\n".join(f"{f.id}  {f.file}:{f.line}  {f.told()}" for f in chosen))
         return
-    folder = PROJECT / "results" / "mutants" / (tree / kernel.STAMP).read_text()[:12]
+    folder = PROJECT / "results" / "mutants" / (tree / built.STAMP).read_text()[:12]
     theirs = folder / "selftests"
     side = _selftests(theirs) if options.selftests else _suite(folder)
     if options.fresh:
