@@ -28,7 +28,7 @@ from helpers.subject import Subject, SubjectLost
 
 _ROUND = 500  # programs
 OPS = 30  # of a program, with those that shrinking turns into nothing
-_NAMES = tuple(STEPS)
+_OFTEN = ("protect", "load", "populate_read", "store")  # what gives the others something to act on
 _WRITES = ("store", "kernel_write", "copy", "copy_protected", "fork")
 _FEW = 2  # pages that an operation page by page takes of a THP
 _EDGES = (0, 1, 5, PER_TABLE - 1, PER_TABLE, PER_TABLE + 1, 2 * PER_TABLE - 1)
@@ -64,19 +64,25 @@ def _ranges(world: World) -> list[tuple[int, int]]:
     return [(n, 1) for n in _EDGES] + whole + pieces
 
 
+def _names(world: World) -> list[str]:
+    """The operations that programs of a world are made of, some of them more than once."""
+    possible = [name for name in STEPS if sensible(world, [Op(name)])]
+    return possible + [name for name in _OFTEN if name in possible]
+
+
 def program(world: World) -> st.SearchStrategy[list[Op]]:
     """Programs of a world. Each operation is one number, 0 is none: so they shrink well."""
-    ranges = _ranges(world)
+    ranges, names = _ranges(world), _names(world)
 
     def decoded(number: int) -> Op:
-        rest, name_number = divmod(number - 1, len(_NAMES))
+        rest, name_number = divmod(number - 1, len(names))
         value, place = divmod(rest, len(ranges))
-        name, (first, length) = _NAMES[name_number], ranges[place]
+        name, (first, length) = names[name_number], ranges[place]
         if world.thp and name.startswith("populate"):
             length = min(length, _FEW)
         return Op(name, first, length, value + 1 if name in _WRITES else 0)
 
-    count = len(_NAMES) * len(ranges) * (VALUES - 1)
+    count = len(names) * len(ranges) * (VALUES - 1)
     numbers = st.lists(st.integers(0, count), min_size=OPS, max_size=OPS)
     return numbers.map(lambda chosen: sensible(world, map(decoded, filter(None, chosen))))
 

@@ -20,11 +20,11 @@ from enum import Enum
 from errno import EACCES, EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM
 from functools import cache
 from itertools import pairwise
-from signal import SIGSEGV
+from signal import SIGBUS, SIGSEGV
 from typing import Any, NamedTuple
 
 from helpers.pagemap import Page as Bits
-from helpers.uapi import Category, Event, FaultFlag
+from helpers.uapi import EHWPOISON, Category, Event, FaultFlag
 
 PER_TABLE = 512  # pages that one page table, or one THP, maps
 
@@ -34,6 +34,7 @@ class Kind(Enum):
 
     ANON = ("anon", False)
     SHMEM = ("shmem", True, True)
+    PRIVATE_SHMEM = ("private shmem", True)
     HUGETLB = ("hugetlb", True, True, True)
     PRIVATE_HUGETLB = ("private hugetlb", True, False, True)
 
@@ -51,6 +52,8 @@ class Entry(Enum):
     ZERO = "zero page"
     PAGE = "a page of its own"  # of shared memory, its file's
     FILE = "its file's page"  # in a private mapping, which a write copies
+    POISON = "poison"  # UFFDIO_POISON's
+    GUARD = "a guard"
     EITHER = "a page, mapped or not"  # swapped or not; in the page cache, mapped or not
 
     __hash__ = object.__hash__
@@ -117,9 +120,13 @@ def beneath(kind: Kind, number: int) -> int:
     return number + 1 if private and number % 4 < 3 else 0
 
 
-def _fresh(kind: Kind, number: int) -> Page:
-    value = beneath(kind, number)
-    return Page(kind=kind, value=value, cached=value > 0, beneath=value)
+@cache
+def _fresh(kinds: tuple[Kind, ...]) -> tuple[Page, ...]:
+    values = [beneath(kind, number) for number, kind in enumerate(kinds)]
+    return tuple(
+        Page(kind=kind, value=value, cached=value > 0, beneath=value)
+        for kind, value in zip(kinds, values, strict=True)
+    )
 
 
 class State(NamedTuple):
@@ -133,8 +140,8 @@ class State(NamedTuple):
     @classmethod
     def fresh(cls, world: World) -> State:
         """Mapped, registered, never touched."""
-        pages = tuple(_fresh(kind, number) for number, kind in enumerate(world.kinds))
-        return cls(pages, (Table.NONE,) * (world.pages // PER_TABLE if world.thp else 0))
+        tables = (Table.NONE,) * (world.pages // PER_TABLE if world.thp else 0)
+        return cls(_fresh(world.kinds), tables)
 
 
 class Op(NamedTuple):
@@ -202,6 +209,13 @@ def look(page: Page, huge: bool, thp: bool, asynchronous: bool) -> tuple[int, in
     match page.entry:
         case Entry.MARKER:
             bits, seen = 0 if page.kind.hugetlb else int(Bits.SWAP), Category.SWAPPED
+        case Entry.POISON | Entry.GUARD:
+            bits, seen = 0 if page.kind.hugetlb else int(Bits.SWAP), Category.SWAPPED
+            if page.entry is Entry.GUARD:
+                mask &= ~Bits.GUARD  # shown since 6.15
+            if not page.registered:
+                mask &= ~Bits.WP  # which WP_MATCHING may have set, and nothing takes away
+                unsure |= Category.WRITTEN
         case Entry.ZERO:
             bits, seen = int(Bits.PRESENT), Category.PRESENT | Category.PFNZERO
             mask &= ~Bits.FILE  # of the huge zero page, pagemap says that it is a file's
@@ -216,7 +230,7 @@ def look(page: Page, huge: bool, thp: bool, asynchronous: bool) -> tuple[int, in
         case Entry.EITHER:
             unsure |= Category.PRESENT | Category.SWAPPED | Category.HUGE
             mask &= ~(Bits.PRESENT | Bits.SWAP | Bits.FILE)
-            if not page.wp and page.kind.shared:
+            if not page.wp and page.kind.file:
                 unsure |= Category.WRITTEN
     none = page.entry is Entry.NONE
     if page.wp:
@@ -343,6 +357,30 @@ class _Draft:
         whole = range(first, first + PER_TABLE)
         self.change_all(whole, lambda _, page: page._replace(entry=entry, value=0))
 
+    def moves_whole(self, source: range, target: range) -> bool:
+        """Whether a huge page goes as a whole to where there is no page table."""
+        if not self.tables or len(source) < PER_TABLE or source.start % PER_TABLE:
+            return False
+        old, new = source.start // PER_TABLE, target.start // PER_TABLE
+        return self.tables[old] is Table.HUGE and self.tables[new] is Table.NONE
+
+    def move_whole(self, source: range, target: range) -> None:
+        for old, new in zip(source, target, strict=True):
+            moved = self.pages[old]
+            self.change(old, entry=Entry.NONE, wp=False, value=0)
+            self.change(new, entry=moved.entry, value=moved.value)
+        self.tables[source.start // PER_TABLE] = Table.NONE
+        self.tables[target.start // PER_TABLE] = Table.HUGE
+
+    def prepare_move(self, old: int, new: int, error: int) -> None:
+        """What is left of a move that fails: a huge page is split before, if that isn't what fails,
+        and a page table made."""
+        if not self.tables or self.huge(new) or (self.huge(old) and error == EBUSY):
+            return
+        self.split(old)
+        if self.tables[old // PER_TABLE] is not Table.NONE:
+            self.table(new)
+
     def copy(self) -> _Draft:
         made = _Draft(self.world, self.before)
         made.pages, made.tables = list(self.pages), list(self.tables)
@@ -392,7 +430,8 @@ def _writeprotect(
 @_step
 def _protect(world: World, state: State, op: Op) -> Iterator[Outcome]:
     made = _writeprotect(world, state, op, _protect_pages)
-    yield made if isinstance(made, Outcome) else made.done("WP-10 WP-11 NONE-1 NONE-2 SHM-1")
+    clauses = "WP-10 WP-11 NONE-1 NONE-2 SHM-1 FILL-11"
+    yield made if isinstance(made, Outcome) else made.done(clauses)
 
 
 def _protect_pages(draft: _Draft, pages: Sequence[int]) -> None:
@@ -403,6 +442,8 @@ def _protect_pages(draft: _Draft, pages: Sequence[int]) -> None:
 
 
 def _protected(world: World, page: Page) -> Page:
+    if page.entry in _DEADLY:  # FILL-11
+        return page
     if page.entry is not Entry.NONE:
         return page._replace(wp=True)
     if page.kind.file or world.markers or world.asynchronous:  # API-7
@@ -415,10 +456,13 @@ def _unprotect(world: World, state: State, op: Op) -> Iterator[Outcome]:
     made = _writeprotect(
         world, state, op, lambda draft, pages: draft.change_all(pages, _unprotected)
     )
-    yield made if isinstance(made, Outcome) else made.done("WP-10 NONE-7 SHM-4 POP-2 ZERO-3")
+    clauses = "WP-10 NONE-7 SHM-4 POP-2 ZERO-3 FILL-11"
+    yield made if isinstance(made, Outcome) else made.done(clauses)
 
 
 def _unprotected(_: World, page: Page) -> Page:
+    if page.entry in _DEADLY:
+        return page
     none = page.entry is Entry.MARKER
     return page._replace(wp=False, entry=Entry.NONE if none else page.entry)
 
@@ -426,21 +470,32 @@ def _unprotected(_: World, page: Page) -> Page:
 # -- faults
 
 
+class Death(NamedTuple):
+    """What access to an entry comes to: a signal, or in madvise(2) an errno."""
+
+    signal: int
+    error: int
+    clauses: str
+
+
+_DEADLY = {
+    Entry.POISON: Death(SIGBUS, EHWPOISON, "FILL-21"),
+    Entry.GUARD: Death(SIGSEGV, EFAULT, "ADV-13"),
+}
+
+
 def _read(draft: _Draft, number: int) -> Iterator[_Draft]:
     """What a read leaves: FAULT-2, NONE-8, SHM-2, HTLB-1."""
     page = draft.pages[number]
     if page.entry in (Entry.ZERO, Entry.PAGE, Entry.FILE):
         yield draft
-    elif page.kind.hugetlb:
-        draft.change(number, **_mapped(page))
-        yield draft
-    elif page.kind.shared:
-        if not page.registered:  # the kernel may map what lies around, too
+    elif page.kind.file:
+        if not page.registered and not page.kind.hugetlb:  # what lies around may be mapped, too
             for near, other in enumerate(draft.pages):
                 there = other.cached is not False
                 if there and other.entry is Entry.NONE and not other.registered:
                     draft.change(near, entry=Entry.EITHER)
-        draft.change(number, entry=Entry.PAGE, cached=True)
+        draft.change(number, **_mapped(page))
         yield draft
     elif page.entry is Entry.EITHER:
         draft.change(number, entry=Entry.PAGE)
@@ -456,10 +511,17 @@ def _read(draft: _Draft, number: int) -> Iterator[_Draft]:
 
 
 def _mapped(page: Page) -> dict[str, Any]:
-    """What a fault has mapped of a page that was not, before a private page is copied."""
-    if page.kind.shared:
-        return {"entry": Entry.PAGE, "cached": True}
-    return {"entry": Entry.FILE if page.cached else Entry.PAGE}
+    """What a read has mapped of a page that was not."""
+    cached = _cached(page)
+    private = page.kind.file and not page.kind.shared
+    return {"entry": Entry.FILE if private and cached else Entry.PAGE, "cached": cached}
+
+
+def _cached(page: Page) -> bool | None:
+    """Whether the page's file has it after a fault. Private hugetlb leaves a hole in its file."""
+    if page.kind is Kind.PRIVATE_SHMEM and page.entry not in (Entry.PAGE, Entry.ZERO):
+        return True
+    return page.kind.shared or page.cached
 
 
 def _write(draft: _Draft, number: int, value: int | None) -> Iterator[_Draft]:
@@ -468,7 +530,11 @@ def _write(draft: _Draft, number: int, value: int | None) -> Iterator[_Draft]:
     if page.wp and page.registered:
         if not draft.world.asynchronous:
             # NONE-9: the page of a marker is there, filled with zeros, before the message
-            if page.entry in (Entry.MARKER, Entry.EITHER):
+            if page.entry is Entry.MARKER and page.kind is Kind.PRIVATE_SHMEM:
+                draft.change(number, entry=Entry.PAGE, cached=True)  # a copy already
+            elif page.entry is Entry.MARKER or (
+                page.entry is Entry.EITHER and page.kind is not Kind.PRIVATE_SHMEM
+            ):
                 draft.change(number, **_mapped(page))
             told = Told(Event.PAGEFAULT, WP_WRITE, number, draft.look(number))
             draft.messages.append(told)
@@ -495,12 +561,15 @@ def _write_unprotected(draft: _Draft, number: int, value: int | None) -> Iterato
     draft.split(number)
     draft.table(number)
     kept = page.value if value is None else value
-    draft.change(number, entry=Entry.PAGE, value=kept, cached=page.kind.shared or page.cached)
+    draft.change(number, entry=Entry.PAGE, value=kept, cached=_cached(page))
     yield draft
 
 
 @_step
 def _load(world: World, state: State, op: Op) -> Iterator[Outcome]:
+    if death := _DEADLY.get(state.pages[op.first].entry):
+        yield Outcome(state, Reply(signal=death.signal), death.clauses)
+        return
     for draft in _read(_Draft(world, state), op.first):
         yield draft.done(
             "FAULT-2 NONE-8 SHM-2 HTLB-1 THP-5 THP-6", value=state.pages[op.first].value
@@ -512,6 +581,9 @@ def _store(world: World, state: State, op: Op) -> Iterator[Outcome]:
     if not state.writable:
         yield Outcome(state, Reply(signal=SIGSEGV), "SPACE-1")
         return
+    if death := _DEADLY.get(state.pages[op.first].entry):
+        yield Outcome(state, Reply(signal=death.signal), death.clauses)
+        return
     for draft in _write(_Draft(world, state), op.first, op.value):
         yield draft.done("FAULT-1 FAULT-3 FAULT-14 FAULT-16 NONE-9 ZERO-8 THP-7")
 
@@ -522,6 +594,9 @@ def _kernel_write(world: World, state: State, op: Op) -> Iterator[Outcome]:
     if not state.writable:
         yield _refused(state, EFAULT, "SPACE-1")
         return
+    if death := _DEADLY.get(state.pages[op.first].entry):
+        yield _refused(state, EFAULT, death.clauses)
+        return
     for draft in _write(_Draft(world, state), op.first, op.value):
         yield draft.done("FAULT-13", value=8)
 
@@ -529,22 +604,35 @@ def _kernel_write(world: World, state: State, op: Op) -> Iterator[Outcome]:
 @_step
 def _kernel_read(world: World, state: State, op: Op) -> Iterator[Outcome]:
     """write(2) of a word from a page."""
+    if death := _DEADLY.get(state.pages[op.first].entry):
+        yield _refused(state, EFAULT, death.clauses)
+        return
     for draft in _read(_Draft(world, state), op.first):
         yield draft.done("FAULT-13", value=8)
 
 
-def _each(
-    drafts: list[_Draft], pages: range, act: Callable[[_Draft, int], Iterator[_Draft]]
-) -> list[_Draft]:
-    for number in pages:
+def _populated(
+    world: World,
+    state: State,
+    op: Op,
+    act: Callable[[_Draft, int], Iterator[_Draft]],
+    clauses: str,
+) -> Iterator[Outcome]:
+    """A fault in page after page, up to a deadly one."""
+    drafts = [_Draft(world, state)]
+    for number in op.pages:
+        if death := _DEADLY.get(state.pages[number].entry):
+            for draft in drafts:
+                yield draft.done(death.clauses, value=-1, error=death.error)
+            return
         drafts = [after for draft in drafts for after in act(draft, number)]
-    return drafts
+    for draft in drafts:
+        yield draft.done(clauses)
 
 
 @_step
 def _populate_read(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    for draft in _each([_Draft(world, state)], op.pages, _read):
-        yield draft.done("ADV-7")
+    yield from _populated(world, state, op, _read, "ADV-7")
 
 
 @_step
@@ -552,51 +640,162 @@ def _populate_write(world: World, state: State, op: Op) -> Iterator[Outcome]:
     if not state.writable:
         yield _refused(state, EINVAL, "SPACE-1")
         return
-    for draft in _each([_Draft(world, state)], op.pages, lambda d, n: _write(d, n, None)):
-        yield draft.done("ADV-8 ADV-9")
+    yield from _populated(world, state, op, lambda d, n: _write(d, n, None), "ADV-8 ADV-9")
 
 
 # -- filling
 
 
-def _fill(world: World, state: State, op: Op, clauses: str, **fields: Any) -> Iterator[Outcome]:
+_REPLACED = (Entry.NONE, Entry.MARKER, Entry.POISON)
+
+
+def _there(page: Page) -> bool | None:
+    """Whether a page's entry has what no filling replaces; None: it may."""
+    if page.entry is Entry.EITHER and page.kind.file:
+        return None
+    return page.entry not in _REPLACED
+
+
+def _fill(
+    world: World, state: State, op: Op, clauses: str, taken: bool | None, **fields: Any
+) -> Iterator[Outcome]:
+    """A page is filled unless it is there already; None: it may be."""
+    if taken is not False:
+        yield _refused(state, EEXIST, "FILL-3 FILL-12 FILL-13")
+    if not taken:
+        draft = _Draft(world, state)
+        draft.table(op.first)
+        draft.change(op.first, **fields)
+        yield draft.done(clauses)
+
+
+def _copied(world: World, state: State, op: Op, wp: bool) -> Iterator[Outcome]:
     page = state.pages[op.first]
     if not page.registered:
         yield _refused(state, ENOENT, "REG-12")
         return
-    taken = page.cached if page.kind.shared else page.entry not in (Entry.NONE, Entry.MARKER)
-    if taken is not False:
-        yield _refused(state, EEXIST, "FILL-1 FILL-3")
-    if not taken:
-        draft = _Draft(world, state)
-        draft.table(op.first)
-        draft.change(op.first, cached=page.kind.shared or page.cached, **fields)
-        yield draft.done(clauses)
+    taken, cached = (page.cached, True) if page.kind.shared else (_there(page), page.cached)
+    if page.entry is Entry.GUARD:  # kernels up to 6.18 replace it
+        taken = None
+    filled = {"entry": Entry.PAGE, "wp": wp, "value": op.value, "cached": cached}
+    yield from _fill(world, state, op, "FILL-1 FILL-2 FILL-21", taken, **filled)
 
 
 @_step
 def _copy(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    filled = {"entry": Entry.PAGE, "wp": False, "value": op.value}
-    yield from _fill(world, state, op, "FILL-1 FILL-2", **filled)
+    yield from _copied(world, state, op, wp=False)
 
 
 @_step
 def _copy_protected(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    filled = {"entry": Entry.PAGE, "wp": True, "value": op.value}
-    yield from _fill(world, state, op, "FILL-1 FILL-2", **filled)
+    yield from _copied(world, state, op, wp=True)
 
 
 @_step
 def _zeropage(world: World, state: State, op: Op) -> Iterator[Outcome]:
     page = state.pages[op.first]
-    if page.registered and page.kind.hugetlb:
+    if not page.registered:
+        yield _refused(state, ENOENT, "REG-12")
+    elif page.kind.hugetlb:
         yield _refused(state, EINVAL, "REG-1")
+    elif page.kind.shared:
+        filled = {"entry": Entry.PAGE, "wp": False, "value": 0, "cached": True}
+        yield from _fill(world, state, op, "FILL-4 FILL-21", page.cached, **filled)
+    else:
+        none = None if _there(page) is None and not page.wp else page.entry is not Entry.NONE
+        filled = {"entry": Entry.ZERO, "wp": False, "value": 0}
+        yield from _fill(world, state, op, "FILL-3", none, **filled)
+
+
+def _continued(world: World, state: State, op: Op, wp: bool) -> Iterator[Outcome]:
+    """FILL-10, FILL-22: what the file has is mapped."""
+    page = state.pages[op.first]
+    if not page.registered:
+        yield _refused(state, ENOENT, "REG-12")
         return
-    if page.registered and not page.kind.file and page.entry is Entry.MARKER:
-        yield _refused(state, EEXIST, "FILL-3")
+    if not page.kind.file:
+        yield _refused(state, EINVAL, "FILL-22")
         return
-    filled = {"entry": Entry.PAGE if page.kind.shared else Entry.ZERO, "wp": False, "value": 0}
-    yield from _fill(world, state, op, "FILL-3 FILL-4", **filled)
+    if not page.cached:
+        yield _refused(state, EFAULT, "FILL-22")
+    if page.cached is not False:
+        value = page.value if page.kind.shared else page.beneath
+        entry = Entry.PAGE if page.kind.shared else Entry.FILE
+        filled = {"entry": entry, "wp": wp, "value": value, "cached": True}
+        yield from _fill(world, state, op, "FILL-10 FILL-21", _there(page), **filled)
+
+
+@_step
+def _continue(world: World, state: State, op: Op) -> Iterator[Outcome]:
+    yield from _continued(world, state, op, wp=False)
+
+
+@_step
+def _continue_protected(world: World, state: State, op: Op) -> Iterator[Outcome]:
+    yield from _continued(world, state, op, wp=True)
+
+
+@_step
+def _poison(world: World, state: State, op: Op) -> Iterator[Outcome]:
+    """FILL-3, FILL-13: it replaces none ptes alone, whatever their file has."""
+    page = state.pages[op.first]
+    if not page.registered:
+        yield _refused(state, ENOENT, "REG-12")
+        return
+    taken = None if _there(page) is None and not page.wp else page.entry is not Entry.NONE
+    yield from _fill(world, state, op, "FILL-21", taken, entry=Entry.POISON)
+
+
+@_step
+def _move(world: World, state: State, op: Op) -> Iterator[Outcome]:
+    """UFFDIO_MOVE of pages to those that follow them: FILL-5, FILL-6, FILL-13, FILL-16, FILL-23."""
+    source, target = op.pages, range(op.first + op.length, op.first + 2 * op.length)
+    pages = [state.pages[n] for n in (*source, *target)]
+    if (
+        not state.writable
+        or any(page.kind is not Kind.ANON for page in pages)
+        or len({page.registered for page in pages[: op.length]}) > 1
+        or not all(page.registered for page in pages[op.length :])
+    ):
+        yield _refused(state, EINVAL, "FILL-23")
+        return
+    draft = _Draft(world, state)
+    if draft.moves_whole(source, target):
+        draft.move_whole(source, target)
+        yield draft.done("FILL-6")
+        if state.forked:
+            yield _refused(state, EBUSY, "FORK-1")
+        return
+    for done, (old, new) in enumerate(zip(source, target, strict=True)):
+        for error in _not_moved(draft, old, new):
+            refused = draft.copy()
+            refused.prepare_move(old, new, error)
+            yield refused.done("FILL-5 FILL-13 FILL-16", value=-1, error=EAGAIN if done else error)
+        if draft.pages[new].entry is not Entry.NONE or draft.pages[old].entry not in _MOVABLE:
+            return
+        draft.split(old)
+        draft.table(new)
+        moved = draft.pages[old]
+        draft.change(old, entry=Entry.NONE, wp=False, value=0)
+        draft.change(new, entry=moved.entry, value=moved.value)
+    yield draft.done("FILL-6")
+
+
+_MOVABLE = (Entry.ZERO, Entry.PAGE)
+
+
+def _not_moved(draft: _Draft, old: int, new: int) -> Iterator[int]:
+    """The errors with which a page may stay. Which of two reasons is met with first is open. After
+    a fork pages may be shared still."""
+    if draft.pages[new].entry is not Entry.NONE:
+        yield EEXIST
+    match draft.pages[old].entry:
+        case Entry.NONE:
+            yield ENOENT
+        case Entry.MARKER | Entry.POISON | Entry.GUARD:
+            yield EFAULT
+        case Entry.PAGE if draft.forked:
+            yield EBUSY
 
 
 # -- madvise(2)
@@ -604,7 +803,7 @@ def _zeropage(world: World, state: State, op: Op) -> Iterator[Outcome]:
 
 @_step
 def _dontneed(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """ADV-2, ADV-3. An emptied page table may go, or stay and keep THPs away."""
+    """ADV-2, ADV-3, FILL-20. An emptied page table may go, or stay and keep THPs away."""
     draft = _Draft(world, state)
     draft.split_partly(op.pages)
     draft.change_all(op.pages, _zapped)
@@ -612,10 +811,12 @@ def _dontneed(world: World, state: State, op: Op) -> Iterator[Outcome]:
     for number, table in enumerate(draft.tables):
         first = number * PER_TABLE
         if op.first <= first and first + PER_TABLE <= op.first + op.length:
+            if any(page.entry is Entry.GUARD for page in draft.pages[first : first + PER_TABLE]):
+                continue
             if table is Table.TABLE:
                 emptied.append(number)
             draft.tables[number] = Table.NONE
-    clauses = "ADV-2 ADV-3"
+    clauses = "ADV-2 ADV-3 FILL-20"
     yield draft.done(clauses)
     for number in emptied:
         draft.tables[number] = Table.TABLE
@@ -624,8 +825,10 @@ def _dontneed(world: World, state: State, op: Op) -> Iterator[Outcome]:
 
 
 def _zapped(_: World, page: Page) -> Page:
+    if page.entry is Entry.GUARD:
+        return page
     value = page.value if page.kind.shared else page.beneath
-    if page.kind.file and page.wp:
+    if page.kind.file and page.wp and page.registered:
         return page._replace(entry=Entry.MARKER, value=value)
     return page._replace(entry=Entry.NONE, wp=False, value=value)
 
@@ -665,9 +868,17 @@ def _cold(world: World, state: State, op: Op) -> Iterator[Outcome]:
 
 @_step
 def _free(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """ADV-1, ADV-12. It is refused where a file begins. The contents stay until reclaim."""
-    file = any(state.pages[n].kind.file for n in op.pages)
-    yield _refused(state, EINVAL, "ADV-12") if file else Outcome(state, OK, "ADV-1")
+    """ADV-1, ADV-12. It is refused where a file begins. The contents stay until reclaim, but poison
+    goes: FILL-20."""
+    draft = _Draft(world, state)
+    for number in op.pages:
+        page = draft.pages[number]
+        if page.kind.file:
+            yield draft.done("ADV-12", value=-1, error=EINVAL)
+            return
+        if page.entry is Entry.POISON:
+            draft.change(number, entry=Entry.NONE, wp=False)
+    yield draft.done("ADV-1 FILL-20")
 
 
 @_step
@@ -681,8 +892,41 @@ def _remove(world: World, state: State, op: Op) -> Iterator[Outcome]:
             yield draft.done("ADV-12", value=-1, error=error)
             return
         entry = Entry.MARKER if page.wp else Entry.NONE
+        if page.entry is Entry.POISON and not page.kind.hugetlb:
+            entry = Entry.POISON  # it is no page of the file's that goes
         draft.change(number, entry=entry, value=0, cached=False)
     yield draft.done("ADV-4")
+
+
+@_step
+def _guard(world: World, state: State, op: Op) -> Iterator[Outcome]:
+    """MADV_GUARD_INSTALL: ADV-13. Hugetlb refuses: ADV-12."""
+    if world.hugetlb:
+        yield _refused(state, EINVAL, "ADV-12")
+        return
+    draft = _Draft(world, state)
+    draft.split_partly(op.pages)
+    for number in op.pages:
+        draft.split(number)
+        draft.table(number)
+        if draft.pages[number].entry is not Entry.GUARD:
+            draft.change(number, entry=Entry.GUARD, wp=False, value=0)
+    yield draft.done("ADV-13")
+
+
+@_step
+def _unguard(world: World, state: State, op: Op) -> Iterator[Outcome]:
+    """MADV_GUARD_REMOVE: ADV-13, and of anything else ADV-1. Hugetlb refuses: ADV-12."""
+    if world.hugetlb:
+        yield _refused(state, EINVAL, "ADV-12")
+        return
+    draft = _Draft(world, state)
+    draft.change_all(op.pages, _unguarded)
+    yield draft.done("ADV-1 ADV-13")
+
+
+def _unguarded(_: World, page: Page) -> Page:
+    return page._replace(entry=Entry.NONE, wp=False) if page.entry is Entry.GUARD else page
 
 
 @_step
@@ -695,6 +939,7 @@ def _collapse(world: World, state: State, op: Op) -> Iterator[Outcome]:
         return
     protected = any(page.wp for page in pages)
     hole = any(page.registered and page.entry is Entry.NONE for page in pages)
+    hole = hole or any(page.entry in _DEADLY for page in pages)
     one_vma = len({page.registered for page in pages}) == 1
     if one_vma and not protected and not hole and table is Table.TABLE:
         draft = _Draft(world, state)
@@ -763,20 +1008,22 @@ def _reopen(world: World, state: State, op: Op) -> Iterator[Outcome]:
 
 
 @_step
-def _move(world: World, state: State, op: Op) -> Iterator[Outcome]:
+def _mremap(world: World, state: State, op: Op) -> Iterator[Outcome]:
     """mremap(2) to another place: SPACE-4, SPACE-5."""
     draft = _Draft(world, state)
     if world.remap_event and state.pages[0].registered:
         draft.messages.append(Told(Event.REMAP))
         yield draft.done("SPACE-5")
         return
-    _forget(draft, range(len(draft.pages)))
+    everything = range(len(draft.pages))
+    _forget(draft, everything)
+    draft.change_all(everything, lambda _, page: page._replace(wp=False))  # of poison, too
     yield draft.done("SPACE-4")
 
 
 @_step
 def _fork(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """A child that looks at all pages and stores to one: FORK-1, FORK-2."""
+    """A child that looks at all pages and stores to one: FORK-1, FORK-2, FORK-12."""
     draft = _Draft(world, state)
     draft.forked = True
     child = _Draft(world, state)
@@ -786,17 +1033,24 @@ def _fork(world: World, state: State, op: Op) -> Iterator[Outcome]:
     child.change_all(range(len(child.pages)), _inherited)
     after = child.done("").state
     seen = tuple(map(_in_child, after.pages, looks(world, after)))
-    store = Reply(signal=SIGSEGV)
-    if state.writable:
-        written = next(_write(child, op.first, op.value))
-        draft.messages += [told._replace(look=(0, 0)) for told in written.messages]
-        store = OK
-        if draft.pages[op.first].kind.shared:
-            draft.change(op.first, value=op.value, cached=True)
-    yield draft.done("FORK-1 FORK-2", child=seen, signal=store.signal)
+    written = child.pages[op.first]
+    store = OK
+    if not state.writable:
+        store = Reply(signal=SIGSEGV)
+    elif death := _DEADLY.get(written.entry):
+        store = Reply(signal=death.signal)
+    else:
+        told = next(_write(child, op.first, op.value)).messages
+        draft.messages += [message._replace(look=(0, 0)) for message in told]
+        draft.change(op.first, cached=_cached(written))
+        if written.kind.shared:
+            draft.change(op.first, value=op.value)
+    yield draft.done("FORK-1 FORK-2 FORK-12", child=seen, signal=store.signal)
 
 
 def _inherited(world: World, page: Page) -> Page:
+    if page.entry in _DEADLY:
+        page = page._replace(wp=False)
     if world.fork_event and page.registered:
         return page
     if page.kind.shared:
@@ -806,7 +1060,8 @@ def _inherited(world: World, page: Page) -> Page:
 
 def _in_child(page: Page, shown: tuple[int, int]) -> tuple[int, int]:
     """A child is looked at through pagemap alone. Without the event, the page tables of a VMA that
-    has no page of its own are not copied, and so zero pages and a file's are none in the child."""
+    has no page of its own, and never had one filled, are not copied: zero pages that were read, and
+    a file's, are none in the child."""
     bits, mask = shown
     if page.entry in (Entry.ZERO, Entry.FILE) and not page.registered:
         mask &= ~int(Bits.PRESENT | Bits.FILE)
@@ -820,7 +1075,8 @@ def _in_child(page: Page, shown: tuple[int, int]) -> tuple[int, int]:
 def _scan(world: World, state: State, op: Op) -> Iterator[Outcome]:
     """PAGEMAP_SCAN with WP_MATCHING of what is WRITTEN: SCAN-5, SCAN-10, SCAN-12, SCAN-14.
 
-    It passes over what is not registered with async.
+    It passes over what is not registered with async. Poison and guards stay, SCAN-24, but those of
+    small pages have the bit then, and are reported no more.
     """
     draft = _Draft(world, state)
     found = [n for n in op.pages if world.asynchronous and _is_written(draft.pages[n])]
@@ -829,7 +1085,10 @@ def _scan(world: World, state: State, op: Op) -> Iterator[Outcome]:
         if first < op.pages.start or first + PER_TABLE > op.pages.stop:
             draft.split(number)
     _protect_pages(draft, found)
-    yield draft.done("SCAN-5 SCAN-10 SCAN-12 SCAN-14", pages=frozenset(found))
+    for number in found:
+        if draft.pages[number].entry in _DEADLY and not world.hugetlb:
+            draft.change(number, wp=True)
+    yield draft.done("SCAN-5 SCAN-10 SCAN-12 SCAN-14 SCAN-24", pages=frozenset(found))
 
 
 def _is_written(page: Page) -> bool:
@@ -842,9 +1101,11 @@ def step(world: World, state: State, op: Op) -> list[Outcome]:
     return list(STEPS[op.name](world, state, op))
 
 
-_ON_ONE = ("load", "store", "kernel_write", "kernel_read", "copy", "copy_protected", "zeropage")
-_PAGES = (Entry.PAGE, Entry.FILE, Entry.EITHER)
-_ON_ALL = ("read_only", "read_write", "reopen", "move", "fork")
+_ON_ONE = (
+    "load", "store", "kernel_write", "kernel_read", "copy", "copy_protected", "zeropage",
+    "continue", "continue_protected", "poison",
+)  # fmt: skip
+_ON_ALL = ("read_only", "read_write", "reopen", "mremap", "fork")
 
 
 def transitions(state: State, op: Op) -> set[tuple[str, Entry, bool]]:
@@ -857,9 +1118,13 @@ def transitions(state: State, op: Op) -> set[tuple[str, Entry, bool]]:
     elif op.name == "collapse":
         chosen = state.pages[op.first // PER_TABLE * PER_TABLE :][:PER_TABLE]
     return {
-        (op.name, Entry.PAGE if page.entry in _PAGES else page.entry, page.wp)
+        (op.name, Entry.PAGE if page.entry is Entry.EITHER else page.entry, _tells(page))
         for page in set(chosen)
     }
+
+
+def _tells(page: Page) -> bool:
+    return page.wp and page.entry not in _DEADLY
 
 
 TRANSITIONS = {
@@ -868,22 +1133,27 @@ TRANSITIONS = {
     for entry, wp in (
         (Entry.NONE, False), (Entry.MARKER, True),
         (Entry.ZERO, False), (Entry.ZERO, True), (Entry.PAGE, False), (Entry.PAGE, True),
+        (Entry.FILE, False), (Entry.FILE, True), (Entry.POISON, False), (Entry.GUARD, False),
     )
 }  # fmt: skip
 
 RARELY = {  # transitions that few programs may not take, and why that does no harm
     ("remove", Entry.ZERO, True): "anonymous memory refuses MADV_REMOVE, whatever its pages are",
+    ("collapse", Entry.FILE, False): "no world has THPs in a private mapping of a file",
+    ("collapse", Entry.FILE, True): "no world has THPs in a private mapping of a file",
 }
 
 
 def sensible(world: World, program: Iterable[Op]) -> list[Op]:
     """A program without the operations that the model has no word on.
 
-    It moves a single VMA only, and a mapping that was registered in part need not be one again;
-    there is one userfaultfd to open in the place of the first; MADV_FREE and reclaim together may
-    lose contents, and reclaim may split a THP.
+    It moves a single VMA only, or what lies in one, and a mapping that was registered in part need
+    not be one again; there is one userfaultfd to open in the place of the first; MADV_FREE and
+    reclaim together may lose contents, and reclaim may split a THP; what UFFDIO_MOVE does to a swap
+    entry is a known issue (SWAP-13).
     """
-    kept, writable, one_vma, first = [], True, world.one_mapping, True
+    kept, writable, whole, first = [], True, True, True
+    one_mapping, file = world.one_mapping, any(kind.file for kind in set(world.kinds))
     for op in program:
         if op.name in world.without:
             continue
@@ -893,7 +1163,7 @@ def sensible(world: World, program: Iterable[Op]) -> list[Op]:
             case "register" | "unregister":
                 if op.length < world.pages and not world.spans:
                     continue  # a range may then lie in more VMAs than one for good
-                one_vma = one_vma and op.length == world.pages
+                whole = whole and op.length == world.pages
             case "reopen":
                 if not first:
                     continue
@@ -902,9 +1172,14 @@ def sensible(world: World, program: Iterable[Op]) -> list[Op]:
             "free": not world.reclaims and not world.thp,
             "pageout": world.reclaims or world.hugetlb,
             "collapse": world.thp,
-            "remove": any(kind.file for kind in world.kinds) and writable,
-            "move": one_vma,
+            "remove": file and writable,
+            "move": op.first + 2 * op.length <= world.pages
+            and (whole or op.length == 1)
+            and not world.reclaims,
+            "mremap": one_mapping and whole,
             "scan": world.asynchronous,
+            # on protected pages of shmem it is known never to end: HIST-1
+            "guard": world.hugetlb or not any(world.kinds[n].file for n in op.pages),
         }
         if possible.get(op.name, True):
             kept.append(op)

@@ -70,9 +70,9 @@ from helpers.uapi import (
 )
 from helpers.uffd import Message, Userfaultfd
 
-FEW = (
-    25  # programs of each world in a run that is no hunt; they take all of the model's transitions
-)
+# Programs of each world in a run that is no hunt, and their seed: they take all of the model's
+# transitions.
+FEW, SEED = 20, 4
 VALUES = 8  # that programs write: 0 to 7
 LOG_ENTRIES = 4096
 _STRUCTURES = 64 << 10  # offset in the main thread's slot, below the batch's table
@@ -82,8 +82,15 @@ _WORDS = 8
 _MOST_TOLD = 6  # differences
 _REGIONS = 256  # of a scan's vector
 _MEMFD_FLAGS = {
+    Kind.PRIVATE_SHMEM: MFD_CLOEXEC,
     Kind.HUGETLB: MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB,
     Kind.PRIVATE_HUGETLB: MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB,
+}
+_FILLS = {
+    "zeropage": Ioctl.UFFDIO_ZEROPAGE,
+    "continue": Ioctl.UFFDIO_CONTINUE,
+    "continue_protected": Ioctl.UFFDIO_CONTINUE,
+    "poison": Ioctl.UFFDIO_POISON,
 }
 _ADVICES = {
     "dontneed": Advice.DONTNEED,
@@ -92,24 +99,26 @@ _ADVICES = {
     "free": Advice.FREE,
     "remove": Advice.REMOVE,
     "collapse": Advice.COLLAPSE,
+    "guard": Advice.GUARD_INSTALL,
+    "unguard": Advice.GUARD_REMOVE,
     "populate_read": Advice.POPULATE_READ,
     "populate_write": Advice.POPULATE_WRITE,
 }
 
 
-_ANON, _SHMEM = (Kind.ANON,), (Kind.SHMEM,)
-_MIXED = 6 * _ANON + 6 * _SHMEM
+_ANON, _SHMEM, _PRIVATE_SHMEM = (Kind.ANON,), (Kind.SHMEM,), 8 * (Kind.PRIVATE_SHMEM,)
+_MIXED = 4 * _ANON + 4 * _SHMEM
 _THPS = 2 * PER_TABLE * _ANON
 _HUGETLB, _PRIVATE_HUGETLB = 4 * (Kind.HUGETLB,), 4 * (Kind.PRIVATE_HUGETLB,)
 _HUGETLB_MOST = 8  # pages that a program takes: its file's, its copies, a child's
 
 WORLDS = (
-    World("plain", 10 * _ANON),
-    World("wpu", 10 * _ANON, markers=True),
-    World("async", 10 * _ANON, asynchronous=True),
-    World("wpu_events", 10 * _ANON, markers=True, fork_event=True, remap_event=True),
-    World("shmem", 10 * _SHMEM),
-    World("shmem_events", 10 * _SHMEM, fork_event=True, remap_event=True),
+    World("plain", 8 * _ANON),
+    World("wpu", 8 * _ANON, markers=True),
+    World("async", 8 * _ANON, asynchronous=True),
+    World("wpu_events", 8 * _ANON, markers=True, fork_event=True, remap_event=True),
+    World("shmem", 8 * _SHMEM),
+    World("shmem_events", 8 * _SHMEM, fork_event=True, remap_event=True),
     World("mixed_plain", _MIXED),
     World("mixed_wpu", _MIXED, markers=True),
     World("mixed_async", _MIXED, asynchronous=True),
@@ -118,6 +127,9 @@ WORLDS = (
     World("thp_wpu", _THPS, markers=True, thp=True),
     World("thp_events", _THPS, markers=True, fork_event=True, remap_event=True, thp=True),
     World("thp_async", _THPS, asynchronous=True, thp=True),
+    World("file", _PRIVATE_SHMEM),
+    World("file_async", _PRIVATE_SHMEM, asynchronous=True),
+    World("file_events", _PRIVATE_SHMEM, fork_event=True, remap_event=True),
     World("hugetlb", _HUGETLB),
     World("hugetlb_async", _HUGETLB, asynchronous=True),
     World("hugetlb_events", _HUGETLB, fork_event=True, remap_event=True),
@@ -160,10 +172,17 @@ def features(world: World) -> Feature:
     return wanted | (Feature.EVENT_REMAP if world.remap_event else Feature(0))
 
 
+# Operations that some kernels lack.
+_ANNOUNCED = {
+    "continue": Feature.MINOR_SHMEM,
+    "continue_protected": Feature.WP_UNPOPULATED,
+    "poison": Feature.POISON,
+    "move": Feature.MOVE,
+}
 # Operations that some kernels do wrong, and the case that is then a known issue.
 _DOUBTFUL = {
     "reopen": "history.close_leaves_nothing_behind.anon-populated-thp_off-plain",
-    "move": "history.mremap_leaves_nothing_behind.anon-populated-thp_off-plain",
+    "mremap": "history.mremap_leaves_nothing_behind.anon-populated-thp_off-plain",
     "unregister": "history.unregister_leaves_nothing_behind.anon-populated-thp_off-plain",
 }
 _DOUBTFUL_OF_HUGETLB = {
@@ -173,13 +192,16 @@ _DOUBTFUL_OF_HUGETLB = {
 
 
 def on(machine: Machine, world: World) -> World:
-    """The world as this kernel has it. That a range may lie in several VMAs came in the release
-    that brought WP_UNPOPULATED."""
+    """The world as this kernel has it. That a range may lie in several VMAs, and CONTINUE_MODE_WP,
+    came in the release that brought WP_UNPOPULATED."""
     spans = Feature.WP_UNPOPULATED in machine.features
+    absent = {name for name, wanted in _ANNOUNCED.items() if wanted not in machine.features}
+    absent |= {name for name, advice in _ADVICES.items() if advice not in machine.advices}
     issues = [issue for issue in known_issues.load() if issue.here(machine.release)]
     doubtful = _DOUBTFUL | (_DOUBTFUL_OF_HUGETLB if world.hugetlb else {})
     known = {n for n, case in doubtful.items() if any(issue.covers(case) for issue in issues)}
-    return replace(world, spans=spans, scans=machine.pagemap_scan, without=frozenset(known))
+    without = frozenset(known | absent)
+    return replace(world, spans=spans, scans=machine.pagemap_scan, without=without)
 
 
 class Seen(NamedTuple):
@@ -243,7 +265,7 @@ class Session:
 
     def _map_kind(self, kind: Kind, start: int, size: int) -> None:
         flags = Map.SHARED if kind.shared else Map.PRIVATE
-        if not kind.hugetlb:
+        if kind not in _MEMFD_FLAGS:
             self.subject.mmap(size, Prot.RW, flags | Map.ANONYMOUS, at=start)
             return
         file = self._file(kind, size)
@@ -288,7 +310,7 @@ class Session:
         for op in program:
             act = _Act(op, [], address=address)
             self._requests(act, uffd)
-            if op.name == "move":
+            if op.name == "mremap":
                 act.address = address = act.expected
             if op.name == "reopen":
                 uffd = self.uffds[1].descriptor
@@ -330,8 +352,11 @@ class Session:
                 source = (start, self.sources + op.value * 8, self.page_bytes)
                 mode = CopyMode.WP if op.name == "copy_protected" else CopyMode(0)
                 made.append(self._ioctl(uffd, Ioctl.UFFDIO_COPY, *source, mode, 0))
-            case "zeropage":
-                made.append(self._ioctl(uffd, Ioctl.UFFDIO_ZEROPAGE, *page, 0, 0))
+            case "zeropage" | "continue" | "continue_protected" | "poison":
+                mode = CopyMode.WP if op.name == "continue_protected" else CopyMode(0)
+                made.append(self._ioctl(uffd, _FILLS[op.name], *page, mode, 0))
+            case "move":
+                made.append(self._ioctl(uffd, Ioctl.UFFDIO_MOVE, start + size, start, size, 0, 0))
             case "collapse":
                 first = start // (PER_TABLE * PAGESIZE) * PER_TABLE * PAGESIZE
                 made.append(batch.call("madvise", first, PER_TABLE * PAGESIZE, Advice.COLLAPSE))
@@ -349,7 +374,7 @@ class Session:
                 other = self.uffds[1].descriptor
                 made.append(self._ioctl(other, Ioctl.UFFDIO_REGISTER, *whole, RegisterMode.WP, 0))
                 act.answer = 1
-            case "move":
+            case "mremap":
                 act.expected = self._place()
                 flags = MREMAP_MAYMOVE | MREMAP_FIXED
                 made.append(batch.call("mremap", *whole, self.size, flags, act.expected))
@@ -399,13 +424,14 @@ class Session:
     # -- results
 
     def _read_words(self, offset: int) -> list[int]:
-        raw = self.main.scratch(self.words * _WORDS, offset)
-        words = [word & FLAGS for word in raw.cast("Q").tolist()]
+        words = self.main.scratch(self.words * _WORDS, offset).cast("Q")
         parts = self.page_bytes // PAGESIZE
+        first = [word & FLAGS for word in words[::parts].tolist()]
         if parts == 1:
-            return words
-        pages = [set(words[first : first + parts]) for first in range(0, len(words), parts)]
-        return [word if not others else FLAGS for word, *others in pages]  # all of a page's alike
+            return first
+        last = [word & FLAGS for word in words[parts - 1 :: parts].tolist()]
+        # a huge page looks alike from end to end; one that does not has what no page has
+        return [one if one == other else FLAGS for one, other in zip(first, last, strict=True)]
 
     def _regions(self, offset: int, count: int) -> list[tuple[int, int, int]]:
         words = self.main.scratch(max(count, 0) * 24, offset).cast("Q").tolist()
@@ -423,12 +449,12 @@ class Session:
         looked = self._read_words(act.look)
         if act.scanned >= 0:
             for first, end, categories in self._regions(act.scanned, answers[-1].value):
-                shown = categories << SHIFT
-                for page in self._pages(act, first, end):
-                    looked[page] |= shown
-        pages, child = None, None
+                pages, shown = self._pages(act, first, end), categories << SHIFT
+                chosen = slice(pages.start, pages.stop)
+                looked[chosen] = [word | shown for word in looked[chosen]]
+        reported, child = None, None
         if act.vector >= 0:
-            pages = frozenset(
+            reported = frozenset(
                 page
                 for first, end, _ in self._regions(act.vector, answer.value)
                 for page in self._pages(act, first, end)
@@ -448,7 +474,7 @@ class Session:
             )
             for message, word in told
         )
-        return Seen(answer, messages, looked, pages, child)
+        return Seen(answer, messages, looked, reported, child)
 
 
 def run(subject: Subject, machine: Machine, world: World, program: Sequence[Op]) -> list[Seen]:

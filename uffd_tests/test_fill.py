@@ -34,12 +34,14 @@ from helpers.machine import advice, feature
 from helpers.pagemap import Page
 from helpers.subject import SLOT_BYTES
 from helpers.uapi import (
+    EHWPOISON,
     MOVE_ALLOW_SRC_HOLES,
     Advice,
     CopyMode,
     FaultFlag,
     Feature,
     Ioctl,
+    Prot,
     RegisterMode,
 )
 
@@ -53,6 +55,7 @@ MINOR = Feature.MINOR_SHMEM | Feature.MINOR_HUGETLBFS
 MOVE = feature(Feature.MOVE)
 PRESENT_MAPPED = (*ZERO, *POPULATED)
 PRESENT = (*PRESENT_MAPPED, cached)
+FILE = DISTINCT[1:]
 MOVABLE = (*ZERO, populated, *THP_STATES)
 FILLS = pytest.mark.parametrize(
     "fill",
@@ -244,6 +247,57 @@ def test_poison_that_is_dropped_leaves_none(mem):
     assert mem.store().silent
 
 
+@case("FILL-20", kinds=ANON, states=(none_pte,), features=(wpu,), thp=(False,), also=Feature.POISON)
+def test_poison_that_is_freed_leaves_none(mem):
+    mem.uffd.fill(Ioctl.UFFDIO_POISON, *mem.span(mem.page))
+    mem.advise(Advice.FREE)
+    assert mem.look() == Page.NONE
+    assert mem.store().silent
+
+
+@case("FILL-21", kinds=DISTINCT, states=(none_pte,), features=(wpu,), also=Feature.POISON)
+def test_poisoned_page_is_deadly(mem):
+    mem.uffd.fill(Ioctl.UFFDIO_POISON, *mem.span(mem.page))
+    assert mem.load().signal == mem.store().signal == SIGBUS
+    assert mem.kernel_read().error == mem.kernel_write().error == EFAULT
+    for advised in (Advice.POPULATE_READ, Advice.POPULATE_WRITE):
+        with refuses(EHWPOISON):
+            mem.advise(advised)
+
+
+@MODES
+@case("FILL-21", kinds=DISTINCT, states=(none_pte,), features=(wpu,), also=Feature.POISON)
+def test_copy_replaces_poison(mem, mode):
+    mem.uffd.fill(Ioctl.UFFDIO_POISON, *mem.span(mem.page))
+    mem.copy_in(VALUE, mode)
+    assert mem.protected() == ({mem.page} if mode else set())
+    assert mem.load().value == VALUE
+
+
+@MODES
+@case(
+    "FILL-21",
+    kinds=(memfd_shared, hugetlb_shared),
+    states=(cached,),
+    features=(wpu,),
+    thp=(False,),
+    also=MINOR | Feature.POISON,
+)
+def test_continue_replaces_poison(mem, mode):
+    mem.uffd.fill(Ioctl.UFFDIO_POISON, *mem.span(mem.page))
+    mem.uffd.fill(Ioctl.UFFDIO_CONTINUE, *mem.span(mem.page), mode)
+    assert mem.protected() == ({mem.page} if mode else set())
+    assert mem.load().value == mem.value()
+
+
+@case("FILL-22", kinds=DISTINCT, states=(none_pte,), features=(wpu,), thp=(False,), also=MINOR)
+def test_continue_of_what_is_not_in_the_file_is_refused(mem):
+    mem.protect()
+    with refuses(EINVAL if mem.kind.anonymous else EFAULT):
+        mem.uffd.fill(Ioctl.UFFDIO_CONTINUE, *mem.span(mem.page))
+    assert mem.changed() == mem.protected() == {mem.page}
+
+
 @case("FILL-11", kinds=ANON, states=NONE, features=(wpu,), needs=(advice(Advice.GUARD_INSTALL),))
 def test_guard_page_is_left_as_it_is(mem):
     mem.advise(Advice.GUARD_INSTALL)
@@ -365,6 +419,37 @@ def test_move_of_a_thp_onto_a_marker_is_refused(mem):
         mem.uffd.move(mem.start, mem.address(mem.pmd[0]), mem.machine.pmd_bytes)
     assert mem.protected() == set(mem.pages)
     assert mem.load().value == content(mem)
+
+
+@case("FILL-23", kinds=FILE, states=(populated,), features=(wpu,), thp=(False,), needs=(MOVE,))
+def test_move_of_what_is_not_anon_is_refused(mem):
+    mem.advise(Advice.DONTNEED, 0)
+    mem.protect()
+    mem.remember()
+    with refuses(EINVAL):
+        mem.uffd.move(mem.address(0), *mem.span(mem.page))
+    assert mem.changed() == set()
+    assert mem.protected() == {mem.page}
+
+
+UNFIT = {
+    "read_only": lambda mem: mem.subject.mprotect(mem.start, mem.size, Prot.READ),
+    "target_not_registered": lambda mem: mem.unregister(0),
+    "source_of_two_mappings": lambda mem: mem.unregister(mem.page + 1),
+}
+
+
+@pytest.mark.parametrize("unfit", UNFIT)
+@case("FILL-23", kinds=ANON, states=(populated,), features=(wpu,), thp=(False,), needs=(MOVE,))
+def test_move_between_unfit_ranges_is_refused(mem, unfit):
+    mem.advise(Advice.DONTNEED, range(2))
+    mem.protect()
+    UNFIT[unfit](mem)
+    mem.remember()
+    with refuses(EINVAL):
+        mem.uffd.move(mem.start, *mem.span(range(mem.page, mem.page + 2)))
+    assert mem.changed() == set()
+    assert mem.protected() == {mem.page}
 
 
 @case("FILL-17", kinds=(anon, memfd_shared), states=(none_pmd,), features=(wpu,))

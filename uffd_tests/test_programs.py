@@ -9,7 +9,7 @@ import pytest
 from helpers import programs
 from helpers.cases import case
 from helpers.machine import UFFD
-from helpers.programs import FEW, WORLDS, Disagreement
+from helpers.programs import FEW, SEED, WORLDS, Disagreement
 from helpers.results import RESULTS
 from helpers.subject import SubjectLost
 
@@ -34,7 +34,7 @@ def test_programs_do_as_the_model_says(hunt, subject, pytestconfig):
         if seconds:
             hunt.run_for(seconds, CORPUS)
         else:
-            hunt.run(FEW, seed=0, seconds=SECONDS)
+            hunt.run(FEW, seed=SEED, seconds=SECONDS)
     except (Disagreement, SubjectLost):
         hunt.slowly(subject)
         raise

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.build import BuildError, locked
+from helpers import build
+from helpers.build import BuildError
 from vm import packages
 
 CONFIG = Path(__file__).with_name("kernel.config")
@@ -33,7 +34,7 @@ Files = Mapping[str, str]  # the texts of files, by their path in the tree
 
 
 @dataclass(frozen=True)
-class LinuxSource:
+class Source:
     """A package with the source of Linux, in a suite of Debian's."""
 
     suite: str = "trixie"
@@ -103,13 +104,6 @@ def options(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def _has_option(tree: Path, line: str) -> bool:
-    """Whether the source has that option; some end as what all kernels have (PROC_SYSCTL, 7.3)."""
-    name = line.removeprefix("CONFIG_").partition("=")[0]
-    option = re.compile(rf"^(menu)?config {name}$", re.MULTILINE)
-    return any(option.search(file.read_text(errors="replace")) for file in tree.rglob("Kconfig*"))
-
-
 def _configure(tree: Path, fragments: Iterable[Path]) -> str:
     """Makes .config; raises BuildError where the source doesn't take a line of a fragment."""
     wanted = [line for fragment in fragments for line in options(fragment.read_text())]
@@ -119,8 +113,7 @@ def _configure(tree: Path, fragments: Iterable[Path]) -> str:
         _run("configuring the kernel", ["make", "-s", "allnoconfig"], tree,
              KCONFIG_ALLCONFIG=file.name)  # fmt: skip
     text = (tree / ".config").read_text()
-    missing = sorted(set(wanted) - set(text.splitlines()))
-    if refused := [line for line in missing if _has_option(tree, line)]:
+    if refused := sorted(set(wanted) - set(text.splitlines())):
         raise BuildError(f"the kernel's configuration doesn't take {' '.join(refused)}")
     return text
 
@@ -144,15 +137,15 @@ def _lay(source: Path, tree: Path, files: Files) -> None:
     laid.write_text("\n".join(files))
 
 
-def build(flavour: Flavour, source: LinuxSource | None = None) -> Path:
+def built(flavour: Flavour, source: Source | None = None) -> Path:
     """The tree of a built flavour, as `vm.kernels.at` and run-in-vm.sh take it.
 
     The first build takes some eight minutes of two CPUs. Raises BuildError, VmError, OSError.
     """
-    origin = (source or LinuxSource()).tree()
+    origin = (source or Source()).tree()
     tree = _cache() / "built" / f"{origin.name}-{flavour.name}"
     tree.parent.mkdir(parents=True, exist_ok=True)
-    with locked(tree.parent):
+    with build.locked(tree.parent):
         if not tree.is_dir():
             _require_tools()
             with tempfile.TemporaryDirectory(dir=tree.parent) as name:
