@@ -7,7 +7,7 @@ from errno import EACCES, EFAULT, EINVAL, EPERM
 
 import pytest
 
-from helpers.axes import KINDS, anon, asynchronous, none_pte, plain, populated, wpu
+from helpers.axes import KINDS, SYNC, anon, asynchronous, none_pte, plain, populated, protectable
 from helpers.cases import case, refuses
 from helpers.machine import DEVICE_OPEN, ROOT, UFFD, USER_MODE, feature
 from helpers.uapi import UFFD_API, UFFD_USER_MODE_ONLY, Feature, Ioctl
@@ -154,7 +154,8 @@ def test_unknown_flag_is_refused(subject):
     "API-14",
     kinds=(anon,),
     states=(none_pte, populated),
-    features=(wpu,),
+    features=SYNC,
+    where=protectable,
     thp=(False,),
     access=USER_MODE_ONLY,
     needs=(USER_MODE,),
