@@ -25,8 +25,8 @@ _BUFFER = SLOT_BYTES // 2  # in the main thread's slot, for what the device read
 
 DEVICE_MEMORY = Need(
     lambda _: os.access(_NODE, os.R_OK | os.W_OK),
-    f"there is no {_NODE}: boot a kernel with CONFIG_DEVICE_PRIVATE=y and CONFIG_TEST_HMM=y, such "
-    "as make mutants builds",
+    f"there is no {_NODE}: ./run-in-vm.sh built, or boot a kernel with CONFIG_DEVICE_PRIVATE=y and "
+    "CONFIG_TEST_HMM=y",
 )
 
 

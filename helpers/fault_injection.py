@@ -17,6 +17,7 @@ from helpers.subject import Thread
 
 _DEBUG = Path("/sys/kernel/debug")
 _PAGES, _SLAB = _DEBUG / "fail_page_alloc", _DEBUG / "failslab"
+_IN_VAIN = 6  # attempts; a fork does without up to three of its allocations in a row
 _ANY_ALLOCATION = {
     _PAGES / "min-order": "0",
     _PAGES / "ignore-gfp-wait": "N",
@@ -28,8 +29,9 @@ _ANY_ALLOCATION = {
 
 FAULT_INJECTION = Need(
     lambda _: _PAGES.exists() and _SLAB.exists(),
-    "the kernel can't make allocations fail: boot one with CONFIG_FAILSLAB=y, "
-    "CONFIG_FAIL_PAGE_ALLOC=y and CONFIG_FAULT_INJECTION_DEBUG_FS=y, with debugfs mounted",
+    "the kernel can't make allocations fail: ./run-in-vm.sh built, or boot one with "
+    "CONFIG_FAILSLAB=y, CONFIG_FAIL_PAGE_ALLOC=y and CONFIG_FAULT_INJECTION_DEBUG_FS=y, and mount "
+    "debugfs",
 )
 
 
@@ -63,9 +65,15 @@ class Attempt:
 
 
 def attempts(thread: Thread) -> Iterator[Attempt]:
-    """An attempt for each allocation that the thread makes in one, and one without a failure."""
+    """An attempt for each allocation that the thread makes in one.
+
+    They end after one in which nothing failed, or after some that ended well though something did:
+    that was what came after the tested call, such as the copies of pages after a fork.
+    """
+    in_vain = 0
     for number in count(1):
         attempt = Attempt(thread, number)
         yield attempt
-        if not attempt.hit:
+        in_vain = 0 if attempt.error else in_vain + 1
+        if not attempt.hit or in_vain == _IN_VAIN:
             return

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -26,11 +27,11 @@ from bench.selftests import SELFTEST_DIR, BenchError, selftest_tree
 from helpers import stream
 from helpers.build import BuildError
 from helpers.cases import canonical_id
-from mutants import choose, kernel, plant, selftests, table, units
+from mutants import choose, plant, selftests, table, units
 from mutants.choose import Reach
 from mutants.plant import Fault, PlantError
 from mutants.table import Found, Score, Verdict
-from vm import guests, kernels, qemu
+from vm import built, guests, kernels, qemu
 from vm.campaign import Campaign
 from vm.errors import VmError, first
 from vm.guests import PROJECT, Terms
@@ -160,6 +161,13 @@ def _wanted(
     return sorted(wanted, key=effort)
 
 
+def _source(text: str) -> built.LinuxSource:
+    suite, _, package = text.partition("/")
+    if not re.fullmatch(r"linux-source-[\d.]+", package):
+        raise argparse.ArgumentTypeError(f"{text!r} isn't like trixie/linux-source-6.12")
+    return built.LinuxSource(suite, package)
+
+
 def _parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make mutants ARGS=…", usage=(__doc__ or "").removeprefix("usage: ")
@@ -179,23 +187,30 @@ def _parse(words: list[str]) -> argparse.Namespace:
         action="store_true",
         help="have the kernel's own selftests find the faults, taken in random order, instead",
     )
+    parser.add_argument(
+        "--source", type=_source, default=built.LinuxSource(), metavar="SUITE/PACKAGE",
+        help="of Linux, from Debian (default: trixie/linux-source-6.12)",
+    )  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls found")
     parser.add_argument("--list", action="store_true", help="list the faults, and do no more")
     return parser.parse_args(words)
 
 
 def _run(options: argparse.Namespace) -> None:
-    source = kernel.Source().tree()
+    source = options.source.tree()
     _say(f"the kernel: {source}")
-    tree = kernel.built(kernel.Flavour(FLAVOUR, change=planted))
-    faults = plant.plan(source, (tree / ".config").read_text())
+    tree = built.build(built.Flavour(FLAVOUR, change=planted), options.source)
+    missing: list[str] = []
+    faults = plant.plan(source, (tree / ".config").read_text(), missing)
+    for place in missing:
+        _say(f"handmade.toml: {place}, in this source")
     chosen = [fault for fault in faults if fnmatchcase(fault.id, options.only)]
     if not chosen:
         raise PlantError(f"no fault's id matches {options.only}: --list shows them")
     if options.list:
         print("\n".join(f"{f.id}  {f.file}:{f.line}  {f.told()}" for f in chosen))
         return
-    folder = PROJECT / "results" / "mutants" / (tree / kernel.STAMP).read_text()[:12]
+    folder = PROJECT / "results" / "mutants" / (tree / built.STAMP).read_text()[:12]
     theirs = folder / "selftests"
     side = _selftests(theirs) if options.selftests else _suite(folder)
     if options.fresh:

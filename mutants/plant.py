@@ -355,16 +355,34 @@ def _calls(code: str, function: Function, operators: Operators) -> Iterator[tupl
 # -- those made by hand
 
 
-def named(file: str, text: str, entries: Iterable[dict[str, Any]]) -> list[Fault]:
-    """The faults that `handmade.toml` names in a file. Raises PlantError where a place isn't."""
+def named(
+    file: str, text: str, entries: Iterable[dict[str, Any]], missing: list[str] | None = None
+) -> list[Fault]:
+    """The faults that `handmade.toml` names in a file. A place that isn't there is told in
+    `missing`, or raises PlantError."""
     code = masked(text)
     known = {function.name: function for function in functions(code)}
-    return [_named(file, code, known, entry) for entry in entries if entry["file"] == file]
+    faults = []
+    for entry in entries:
+        if entry["file"] == file:
+            try:
+                faults.append(_named(file, code, known, entry))
+            except PlantError as error:
+                if missing is None:
+                    raise
+                missing.append(str(error))
+    return faults
+
+
+def _spelled(word: str) -> str:
+    """A pattern for a word in both generations of names, *_uffd_wp and *_uffd (7.3)."""
+    return re.escape(word).replace("uffd_wp", "uffd(?:_wp)?")
 
 
 def _named(file: str, code: str, known: dict[str, Function], entry: dict[str, Any]) -> Fault:
     where = f"{entry['id']}: {file}: {entry['function']}"
-    function = known.get(entry["function"])
+    name = re.compile(_spelled(entry["function"]))
+    function = next((known[each] for each in known if name.fullmatch(each)), None)
     if function is None:
         raise PlantError(f"{where}: there is no such function")
     about = {"name": entry["id"], "why": entry.get("why", "")}
@@ -372,7 +390,7 @@ def _named(file: str, code: str, known: dict[str, Function], entry: dict[str, An
         top = function.start
         return Fault(file, function.name, top, top, "first", entry["first"], **about)
     words = re.findall(r"\w+|[^\w\s]", entry["find"])
-    spaced = re.compile(r"\s*".join(map(re.escape, words)))
+    spaced = re.compile(r"\s*".join(map(_spelled, words)))
     found = list(spaced.finditer(code, function.start, function.end))
     number = entry.get("nth", 1)
     if len(found) < number or (len(found) > 1 and "nth" not in entry):
@@ -388,10 +406,14 @@ def _named(file: str, code: str, known: dict[str, Function], entry: dict[str, An
 # -- planting
 
 
-def plan(source: Path, config: str) -> list[Fault]:
-    """All faults, numbered, by file and place. Raises PlantError, OSError."""
+def plan(source: Path, config: str, missing: list[str] | None = None) -> list[Fault]:
+    """All faults, numbered, by file and place. A place of `handmade.toml` that this source doesn't
+    have is told in `missing`, if it is another than that file is for. Raises PlantError, OSError.
+    """
     operators = Operators.load()
-    entries = tomllib.loads(HANDMADE.read_text())["mutant"]
+    handmade = tomllib.loads(HANDMADE.read_text())
+    entries = handmade["mutant"]
+    elsewhere = None if source.name == handmade["source"] else [] if missing is None else missing
     table = operators.table
     files = sorted(
         str(path.relative_to(source))
@@ -402,7 +424,7 @@ def plan(source: Path, config: str) -> list[Fault]:
     faults: list[Fault] = []
     for file in files:
         text = (source / file).read_text()
-        by_hand = named(file, text, entries)
+        by_hand = named(file, text, entries, elsewhere)
         taken = {(f.start, f.end, f.kind, f.other) for f in by_hand}
         found = [
             fault

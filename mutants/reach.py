@@ -29,8 +29,9 @@ from pathlib import Path
 from bench.selftests import BenchError, kernel_version, selftest_tree
 from helpers import stream
 from helpers.build import BuildError
-from mutants import gcov, kernel, plant, selftests
+from mutants import gcov, plant, selftests
 from vm import __main__ as vm
+from vm import built
 from vm.errors import VmError
 from vm.guests import PROJECT
 
@@ -61,7 +62,7 @@ def profiled(tree: Path, _config: str) -> dict[str, str]:
     return files
 
 
-FLAVOUR = kernel.Flavour("gcov", (Path(__file__).with_name("gcov.config"),), change=profiled)
+FLAVOUR = built.Flavour("gcov", (Path(__file__).with_name("gcov.config"),), change=profiled)
 
 
 def uffd_wp(text: str) -> dict[int, str]:
@@ -238,7 +239,7 @@ def main() -> int:
     ours, theirs = results / "suite", results / "selftests"
     plugin = ["-p", gcov.__name__]
     try:
-        tree = kernel.built(FLAVOUR)
+        tree = built.build(FLAVOUR)
         selftests.in_guests([str(tree), "--results", str(theirs)], plugin)
         vm.main([str(tree), "--results", str(ours), "--", *plugin])
         with selftest_tree(None) as source:

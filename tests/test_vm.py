@@ -15,6 +15,7 @@ from rich.console import Console
 from helpers.stream import GARBLED, in_flight, read
 from vm import __main__ as command
 from vm import initramfs, kernels, modules, packages
+from vm.built import LinuxSource
 from vm.campaign import Campaign, Loss
 from vm.errors import VmError
 from vm.kernels import Kernel, Running
@@ -29,10 +30,10 @@ LIST = Path("/lists/kernels.txt")
 # -- the list
 
 
-def test_the_shipped_list_has_five_kernels_beside_the_historic() -> None:
+def test_the_shipped_list_has_five_kernels_beside_those_in_groups() -> None:
     listed = kernels.load(ROOT / "kernels.txt")
-    assert [kernel.group for kernel in listed] == [""] * 5 + ["history"] * 4
-    assert all(isinstance(kernel.source, Package) for kernel in listed)
+    assert [kernel.group for kernel in listed] == [""] * 5 + ["history"] * 4 + ["built"] * 2
+    assert all(isinstance(kernel.source, Package) for kernel in listed[:9])
     assert "WP_UNPOPULATED" not in (listed[1].features or ())
     assert "WP_UNPOPULATED" in (listed[2].features or ())
 
@@ -43,6 +44,7 @@ def test_each_source_and_continuation_is_understood() -> None:
 old   package bullseye linux-*-amd64   # another
       has A B_2
 built path ../linux
+small build trixie linux-source-6.12
 new   path /boot/x   has +old
       C
 [later]
@@ -51,6 +53,7 @@ here  running has
     assert kernels.parse(text, LIST) == [
         Kernel("old", Package("bullseye", "linux-*-amd64"), ("A", "B_2")),
         Kernel("built", Path("/lists/../linux"), None),
+        Kernel("small", LinuxSource("trixie", "linux-source-6.12"), None),
         Kernel("new", Path("/boot/x"), ("A", "B_2", "C")),
         Kernel("here", Running(), (), "later"),
     ]
@@ -59,7 +62,7 @@ here  running has
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("k", "/lists/kernels.txt:1: expected `package SUITE PATTERN`, `path PATH` or `running`"),
+        ("k", "/lists/kernels.txt:1: expected `package SUITE PATTERN`, `build SUITE PACKAGE`, "),
         ("\n# c\nk package sid", "kernels.txt:3: expected `package"),
         ("k paht /x", "found 'paht /x'"),
         ("a/b path /x", "'a/b' is no name"),

@@ -7,18 +7,35 @@ from mmap import PAGESIZE
 import pytest
 
 from helpers import fault_injection, memcg
-from helpers.axes import anon, memfd_shared, none_pmd, wpu
+from helpers.axes import (
+    anon,
+    asynchronous,
+    hugetlb_private,
+    memfd_shared,
+    none_pmd,
+    populated,
+    wpu,
+)
 from helpers.cases import case, refuses
 from helpers.fault_injection import FAULT_INJECTION
-from helpers.machine import DISPOSABLE, ROOT
+from helpers.machine import DISPOSABLE, PAGEMAP_SCAN, ROOT
 from helpers.memcg import MEMCG
-from helpers.pagemap import Page, words
+from helpers.pagemap import Page, scan, words
 from helpers.subject import SLOT_BYTES
-from helpers.uapi import MLOCK_ONFAULT, MREMAP_FIXED, MREMAP_MAYMOVE, Feature, Ioctl
+from helpers.uapi import (
+    MLOCK_ONFAULT,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    Category,
+    Feature,
+    Ioctl,
+    ScanFlag,
+)
 
 WIDE = 256 << 20  # bytes: the page tables of its markers exceed what is charged in advance
 WIDE_PAGES = WIDE // PAGESIZE
 NARROW = 6 << 20  # bytes, in three page tables
+SCAN_FLAGS = ScanFlag.WP_MATCHING | ScanFlag.CHECK_WPASYNC
 COPIED = 500  # pages, more than the memory that is left
 AXES = {"states": (none_pmd,), "thp": (False,), "features": (wpu,), "needs": (ROOT, MEMCG)}
 
@@ -114,27 +131,69 @@ def test_copy_without_memory_stops_where_it_is(bare, wide, group):
     assert protected(bare, wide) == [False] * done + [True] * (WIDE_PAGES - done)
 
 
-@case(
-    "FAIL-7",
-    kinds=(anon, memfd_shared),
-    states=(none_pmd,),
-    features=(wpu,),
-    thp=(False,),
-    needs=(FAULT_INJECTION, DISPOSABLE),
-)
+INJECTED = {"thp": (False,), "needs": (FAULT_INJECTION, DISPOSABLE)}
+EMPTY = INJECTED | {"kinds": (anon, memfd_shared, hugetlb_private), "states": (none_pmd,)}
+FILLED = INJECTED | {"kinds": (anon, memfd_shared), "states": (populated,)}
+
+
+@case("FAIL-7", features=(wpu,), **EMPTY)
 def test_whichever_allocation_fails_a_prefix_is_protected(bare):
+    assert errors_with_a_prefix_protected(bare, bare.uffd.writeprotect) == {0, ENOMEM}
+
+
+@case("FAIL-7", features=(asynchronous,), **EMPTY | {"needs": (*EMPTY["needs"], PAGEMAP_SCAN)})
+def test_whichever_allocation_fails_wp_matching_protects_a_prefix(bare):
+    def protect(start, size):
+        scan(bare.subject, start, start + size, returned=Category.WRITTEN, flags=SCAN_FLAGS)
+
+    # of a hugetlb range without a page table it protects but the first page (SCAN-12)
+    size = bare.page_bytes if bare.kind.hugetlb else NARROW
+    assert errors_with_a_prefix_protected(bare, protect, size) == {0, ENOMEM}
+
+
+@case("FAIL-8", features=(wpu,), also=Feature.EVENT_FORK, **FILLED)
+def test_whichever_allocation_of_a_fork_fails_the_protection_stays(mem):
+    mem.protect()
+    with fault_injection.enabled():
+        for attempt in fault_injection.attempts(mem.subject.main):
+            with attempt:
+                child = mem.fork()
+                assert child.protected() == {mem.page}
+                child.subject.close()
+            assert mem.protected() == {mem.page}
+            assert mem.uffd.read() is None
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("FAIL-8", features=(wpu,), also=Feature.EVENT_REMAP, **FILLED)
+def test_whichever_allocation_of_mremap_fails_the_protection_stays(mem):
+    mem.protect()
+    with fault_injection.enabled():
+        for attempt in fault_injection.attempts(mem.subject.main):
+            moved = mem
+            with attempt:
+                moved, _ = mem.move()
+            assert moved.protected() == {moved.page}
+            mem = moved
+            assert mem.uffd.read() is None
+    assert mem.store().message == mem.wp_fault()
+
+
+def errors_with_a_prefix_protected(mem, protect, size=NARROW):
+    """The errors of `protect`, which is called on `size` bytes never touched, time and again, with
+    another of its allocations failing each time; whatever it is, a prefix is protected."""
     errors = set()
     with fault_injection.enabled():
-        for attempt in fault_injection.attempts(bare.subject.main):
-            start = bare.kind.map(bare.subject, NARROW).start
-            bare.uffd.register(start, NARROW)
+        for attempt in fault_injection.attempts(mem.subject.main):
+            start = mem.kind.map(mem.subject, size).start
+            mem.uffd.register(start, size)
             with attempt:
-                bare.uffd.writeprotect(start, NARROW)
-            found = protected(bare, start, NARROW)
+                protect(start, size)
+            found = protected(mem, start, size)
             assert sum(found) == (*found, False).index(False)
             assert all(found) == (attempt.error == 0)
             errors.add(attempt.error)
-    assert errors == {0, ENOMEM}
+    return errors
 
 
 def move_off_the_boundary(mem, start):

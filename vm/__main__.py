@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from helpers import build
 from vm import guests, kernels, packages, qemu
+from vm.built import LinuxSource
 from vm.campaign import Campaign
 from vm.errors import VmError, first
 from vm.guests import PROJECT, Terms
@@ -125,6 +126,8 @@ def _files(campaign: Campaign, request: Request) -> KernelFiles | None:
             request.tell(
                 f"{kernel.name}: fetching {kernel.source.pattern} of {kernel.source.suite}"
             )
+        if isinstance(kernel.source, LinuxSource):
+            request.tell(f"{kernel.name}: built of {kernel.source.package}, at first in minutes")
         files = kernel.files(fresh=request.fresh)
         request.tell(f"{kernel.name}: {files.release}, {files.image}")
     except VmError as error:

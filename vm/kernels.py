@@ -11,7 +11,9 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
-from vm import packages
+from helpers.build import BuildError
+from vm import built, packages
+from vm.built import LinuxSource
 from vm.errors import VmError
 from vm.packages import Package
 
@@ -27,7 +29,7 @@ class Running:
     """The kernel that runs here."""
 
 
-Source = Package | Path | Running
+Source = Package | LinuxSource | Path | Running
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Kernel:
         """Its files; those of a package are fetched. Raises VmError or OSError."""
         if isinstance(self.source, Package):
             return in_folder(self.source.folder(fresh=fresh))
+        if isinstance(self.source, LinuxSource):
+            return in_tree(_built(self.source))
         if isinstance(self.source, Running):
             return running()
         return at(self.source)
@@ -97,13 +101,16 @@ def _source(words: list[str], base: Path) -> Source:
     match words:
         case ["package", suite, pattern]:
             return Package(suite, pattern)
+        case ["build", suite, package]:
+            return LinuxSource(suite, package)
         case ["path", path]:
             return base / Path(path).expanduser()
         case ["running"]:
             return Running()
     said = " ".join(words) or "nothing"
     raise VmError(
-        f"expected `package SUITE PATTERN`, `path PATH` or `running`, found {said!r}; {_GRAMMAR}"
+        "expected `package SUITE PATTERN`, `build SUITE PACKAGE`, `path PATH` or `running`, found "
+        f"{said!r}; {_GRAMMAR}"
     )
 
 
@@ -220,6 +227,15 @@ def at(path: Path) -> KernelFiles:
     if "/".join(path.parts[-4:]) == _IMAGE:
         return in_tree(path.parents[3])
     return _image(path)
+
+
+def _built(source: LinuxSource) -> Path:
+    """The build tree of a small kernel from that source, with all that the cases ask for.
+    Raises VmError, OSError."""
+    try:
+        return built.build(built.Flavour("plain"), source)
+    except BuildError as error:
+        raise VmError(str(error)) from None
 
 
 def in_tree(tree: Path) -> KernelFiles:

@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import build
-from helpers.build import BuildError
+from helpers.build import BuildError, locked
 from vm import packages
 
 CONFIG = Path(__file__).with_name("kernel.config")
@@ -34,7 +33,7 @@ Files = Mapping[str, str]  # the texts of files, by their path in the tree
 
 
 @dataclass(frozen=True)
-class Source:
+class LinuxSource:
     """A package with the source of Linux, in a suite of Debian's."""
 
     suite: str = "trixie"
@@ -104,6 +103,13 @@ def options(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def _has_option(tree: Path, line: str) -> bool:
+    """Whether the source has that option; some end as what all kernels have (PROC_SYSCTL, 7.3)."""
+    name = line.removeprefix("CONFIG_").partition("=")[0]
+    option = re.compile(rf"^(menu)?config {name}$", re.MULTILINE)
+    return any(option.search(file.read_text(errors="replace")) for file in tree.rglob("Kconfig*"))
+
+
 def _configure(tree: Path, fragments: Iterable[Path]) -> str:
     """Makes .config; raises BuildError where the source doesn't take a line of a fragment."""
     wanted = [line for fragment in fragments for line in options(fragment.read_text())]
@@ -113,7 +119,8 @@ def _configure(tree: Path, fragments: Iterable[Path]) -> str:
         _run("configuring the kernel", ["make", "-s", "allnoconfig"], tree,
              KCONFIG_ALLCONFIG=file.name)  # fmt: skip
     text = (tree / ".config").read_text()
-    if refused := sorted(set(wanted) - set(text.splitlines())):
+    missing = sorted(set(wanted) - set(text.splitlines()))
+    if refused := [line for line in missing if _has_option(tree, line)]:
         raise BuildError(f"the kernel's configuration doesn't take {' '.join(refused)}")
     return text
 
@@ -137,15 +144,15 @@ def _lay(source: Path, tree: Path, files: Files) -> None:
     laid.write_text("\n".join(files))
 
 
-def built(flavour: Flavour, source: Source | None = None) -> Path:
+def build(flavour: Flavour, source: LinuxSource | None = None) -> Path:
     """The tree of a built flavour, as `vm.kernels.at` and run-in-vm.sh take it.
 
     The first build takes some eight minutes of two CPUs. Raises BuildError, VmError, OSError.
     """
-    origin = (source or Source()).tree()
+    origin = (source or LinuxSource()).tree()
     tree = _cache() / "built" / f"{origin.name}-{flavour.name}"
     tree.parent.mkdir(parents=True, exist_ok=True)
-    with build.locked(tree.parent):
+    with locked(tree.parent):
         if not tree.is_dir():
             _require_tools()
             with tempfile.TemporaryDirectory(dir=tree.parent) as name:
