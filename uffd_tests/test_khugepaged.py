@@ -59,6 +59,14 @@ def test_page_that_is_not_protected_is_collapsed(mem):
     assert mem.load().value == content(mem)
 
 
+@case("KHP-4", kinds=ANON, states=(pte_mapped,), features=SYNC, needs=(DISPOSABLE, SWAP))
+def test_page_in_swap_that_is_not_protected_is_collapsed(mem):
+    swap_out(mem, range(mem.page, mem.page + 1))
+    have_khugepaged_scan(mem)
+    assert huge_bytes(mem) == 2 * mem.machine.pmd_bytes
+    assert mem.load().value == content(mem)
+
+
 @case("KHP-5", kinds=ANON, states=(none_pmd,), features=SYNC, thp=(False,), needs=SMALL_THP)
 def test_fault_beside_a_marker_maps_one_page(bare):
     with knobs.set_to({MTHP_KNOBS / "enabled": "always"}):

@@ -205,6 +205,14 @@ def test_scan_that_one_entry_fills_leaves_the_next_alone(mem):
     assert mem.looks(rest) == before
 
 
+@case("SCAN-7", kinds=ANON, states=(pmd_mapped,), features=ASYNC, needs=NEEDS)
+def test_full_vector_leaves_the_huge_page_behind_it_huge(mem):
+    before, *_ = pages = range(mem.pmd[0] - 1, mem.pmd[-1] + 1)
+    scan = mem.scan(pages, flags=REARM, returned=KNOWN, vec_len=1)
+    assert mem.reported(scan) == mem.protected() == {before}
+    assert Page.HUGE in mem.look()
+
+
 @case("SCAN-8", kinds=ANON, states=(pmd_mapped,), features=FEATURES, needs=NEEDS)
 def test_pmd_mapped_page_is_huge_until_it_is_split(mem):
     mem.protect(mem.pmd)
