@@ -37,6 +37,7 @@ _TAIL_LINES, _TAIL_CHARACTERS = 60, 12_000
 _FAILURES = ("failed", "timeout", "crashed")
 _LEAST_SPACE = 8 << 20
 _USAGE_ERROR = 4  # pytest's exit code
+_LINE = 200  # characters of a line that is told of a guest's output
 _POLL_SECONDS = 0.1
 # What pytest does for each test that a guest has no use for: faulthandler starts a thread each
 # time, a fifth of a case's time under emulation, while the host watches the guest anyway.
@@ -423,7 +424,7 @@ class Boot:
         if status == _USAGE_ERROR:
             said = next((line for line in lines if "rror" in line), lines[-1])
             raise VmError(f"pytest doesn't take its arguments: {said}")
-        last = " / ".join(lines[-3:])
+        last = " / ".join(line[:_LINE] for line in lines[-3:])
         return self._loss(guest, "lost", f"pytest ended with exit code {status}: {last}")
 
     def _output(self) -> str:
