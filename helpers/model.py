@@ -40,6 +40,7 @@ class Kind(Enum):
 
     def __init__(self, text: str, file: bool, shared: bool = False, hugetlb: bool = False) -> None:
         self.text, self.file, self.shared, self.hugetlb = text, file, shared, hugetlb
+        self.private = file and not shared  # a write copies what the file has
 
     __hash__ = object.__hash__  # enum's own is slow
 
@@ -98,7 +99,7 @@ class World:
     # By kernel:
     spans: bool = True  # UFFDIO_WRITEPROTECT takes more VMAs than one (WP-3, WP-5)
     scans: bool = True  # there is PAGEMAP_SCAN
-    without: frozenset[str] = frozenset()  # operations that the kernel is known to do wrong
+    without: frozenset[str] = frozenset()  # operations that it lacks or is known to do wrong
 
     @property
     def pages(self) -> int:
@@ -116,8 +117,7 @@ class World:
 
 def beneath(kind: Kind, number: int) -> int:
     """What the file under a private mapping has at a page: every fourth is a hole."""
-    private = kind.file and not kind.shared
-    return number + 1 if private and number % 4 < 3 else 0
+    return number + 1 if kind.private and number % 4 < 3 else 0
 
 
 @cache
@@ -513,8 +513,7 @@ def _read(draft: _Draft, number: int) -> Iterator[_Draft]:
 def _mapped(page: Page) -> dict[str, Any]:
     """What a read has mapped of a page that was not."""
     cached = _cached(page)
-    private = page.kind.file and not page.kind.shared
-    return {"entry": Entry.FILE if private and cached else Entry.PAGE, "cached": cached}
+    return {"entry": Entry.FILE if page.kind.private and cached else Entry.PAGE, "cached": cached}
 
 
 def _cached(page: Page) -> bool | None:
@@ -530,11 +529,10 @@ def _write(draft: _Draft, number: int, value: int | None) -> Iterator[_Draft]:
     if page.wp and page.registered:
         if not draft.world.asynchronous:
             # NONE-9: the page of a marker is there, filled with zeros, before the message
-            if page.entry is Entry.MARKER and page.kind is Kind.PRIVATE_SHMEM:
-                draft.change(number, entry=Entry.PAGE, cached=True)  # a copy already
-            elif page.entry is Entry.MARKER or (
-                page.entry is Entry.EITHER and page.kind is not Kind.PRIVATE_SHMEM
-            ):
+            copied = page.kind is Kind.PRIVATE_SHMEM  # where the page is a copy already
+            if page.entry is Entry.MARKER and copied:
+                draft.change(number, entry=Entry.PAGE, cached=True)
+            elif page.entry in (Entry.MARKER, Entry.EITHER) and not copied:
                 draft.change(number, **_mapped(page))
             told = Told(Event.PAGEFAULT, WP_WRITE, number, draft.look(number))
             draft.messages.append(told)
@@ -649,11 +647,12 @@ def _populate_write(world: World, state: State, op: Op) -> Iterator[Outcome]:
 _REPLACED = (Entry.NONE, Entry.MARKER, Entry.POISON)
 
 
-def _there(page: Page) -> bool | None:
-    """Whether a page's entry has what no filling replaces; None: it may."""
+def _there(page: Page, replaced: Sequence[Entry] = _REPLACED) -> bool | None:
+    """Whether a page's entry has what a filling does not replace; None: it may."""
     if page.entry is Entry.EITHER and page.kind.file:
-        return None
-    return page.entry not in _REPLACED
+        mapped_or_marker = page.wp and Entry.MARKER not in replaced
+        return mapped_or_marker or None
+    return page.entry not in replaced
 
 
 def _fill(
@@ -675,7 +674,7 @@ def _copied(world: World, state: State, op: Op, wp: bool) -> Iterator[Outcome]:
         yield _refused(state, ENOENT, "REG-12")
         return
     taken, cached = (page.cached, True) if page.kind.shared else (_there(page), page.cached)
-    if page.entry is Entry.GUARD:  # kernels up to 6.18 replace it
+    if page.entry is Entry.GUARD:  # up to 6.18 COPY takes it for a marker, and replaces it
         taken = None
     filled = {"entry": Entry.PAGE, "wp": wp, "value": op.value, "cached": cached}
     yield from _fill(world, state, op, "FILL-1 FILL-2 FILL-21", taken, **filled)
@@ -702,9 +701,8 @@ def _zeropage(world: World, state: State, op: Op) -> Iterator[Outcome]:
         filled = {"entry": Entry.PAGE, "wp": False, "value": 0, "cached": True}
         yield from _fill(world, state, op, "FILL-4 FILL-21", page.cached, **filled)
     else:
-        none = None if _there(page) is None and not page.wp else page.entry is not Entry.NONE
         filled = {"entry": Entry.ZERO, "wp": False, "value": 0}
-        yield from _fill(world, state, op, "FILL-3", none, **filled)
+        yield from _fill(world, state, op, "FILL-3", _there(page, (Entry.NONE,)), **filled)
 
 
 def _continued(world: World, state: State, op: Op, wp: bool) -> Iterator[Outcome]:
@@ -742,13 +740,13 @@ def _poison(world: World, state: State, op: Op) -> Iterator[Outcome]:
     if not page.registered:
         yield _refused(state, ENOENT, "REG-12")
         return
-    taken = None if _there(page) is None and not page.wp else page.entry is not Entry.NONE
+    taken = _there(page, (Entry.NONE,))
     yield from _fill(world, state, op, "FILL-21", taken, entry=Entry.POISON)
 
 
 @_step
 def _move(world: World, state: State, op: Op) -> Iterator[Outcome]:
-    """UFFDIO_MOVE of pages to those that follow them: FILL-5, FILL-6, FILL-13, FILL-16, FILL-23."""
+    """UFFDIO_MOVE of pages to those that follow them."""
     source, target = op.pages, range(op.first + op.length, op.first + 2 * op.length)
     pages = [state.pages[n] for n in (*source, *target)]
     if (
@@ -764,13 +762,14 @@ def _move(world: World, state: State, op: Op) -> Iterator[Outcome]:
         draft.move_whole(source, target)
         yield draft.done("FILL-6")
         if state.forked:
-            yield _refused(state, EBUSY, "FORK-1")
+            yield _refused(state, EBUSY, "FILL-24")
         return
     for done, (old, new) in enumerate(zip(source, target, strict=True)):
         for error in _not_moved(draft, old, new):
             refused = draft.copy()
             refused.prepare_move(old, new, error)
-            yield refused.done("FILL-5 FILL-13 FILL-16", value=-1, error=EAGAIN if done else error)
+            clauses = "FILL-5 FILL-13 FILL-16 FILL-24"
+            yield refused.done(clauses, value=-1, error=EAGAIN if done else error)
         if draft.pages[new].entry is not Entry.NONE or draft.pages[old].entry not in _MOVABLE:
             return
         draft.split(old)
@@ -785,8 +784,8 @@ _MOVABLE = (Entry.ZERO, Entry.PAGE)
 
 
 def _not_moved(draft: _Draft, old: int, new: int) -> Iterator[int]:
-    """The errors with which a page may stay. Which of two reasons is met with first is open. After
-    a fork pages may be shared still."""
+    """The errors with which a page may stay. Which of two reasons is met with first is open. Pages
+    may be shared still with what was a child."""
     if draft.pages[new].entry is not Entry.NONE:
         yield EEXIST
     match draft.pages[old].entry:

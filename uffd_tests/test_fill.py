@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter FILL: COPY, ZEROPAGE, CONTINUE, POISON and MOVE meet protection and markers."""
 
-from errno import EAGAIN, EEXIST, EFAULT, EINVAL
+from errno import EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL
 from signal import SIGBUS, SIGSEGV
 
 import pytest
@@ -450,6 +450,22 @@ def test_move_between_unfit_ranges_is_refused(mem, unfit):
         mem.uffd.move(mem.start, *mem.span(range(mem.page, mem.page + 2)))
     assert mem.changed() == set()
     assert mem.protected() == {mem.page}
+
+
+@case("FILL-24", kinds=ANON, states=(populated,), features=(wpu,), thp=(False,), needs=(MOVE,))
+def test_move_of_a_page_that_a_child_shares_is_refused(mem):
+    mem.advise(Advice.DONTNEED, 0)
+    mem.protect()
+    mem.fork()
+    mem.remember()
+    with refuses(EBUSY):
+        mem.uffd.move(mem.start, *mem.span(mem.page))
+    assert mem.changed() == set()
+    assert mem.protected() == {mem.page}
+    mem.unprotect()
+    assert mem.store().silent
+    mem.uffd.move(mem.start, *mem.span(mem.page))
+    assert mem.load(0).value == 7
 
 
 @case("FILL-17", kinds=(anon, memfd_shared), states=(none_pmd,), features=(wpu,))
