@@ -8,6 +8,7 @@
  * program is at the end.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -25,6 +26,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
+#include <sys/stat.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -371,12 +373,21 @@ static void conclude(int status)
 	exit(status);
 }
 
-/* As the only program of a guest (vm/alone.py). */
+/* As the only program of a guest (vm/alone.py), whose /modules are what zram takes. */
 static void be_init(void)
 {
+	struct dirent **modules;
+	int count, i;
+
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	mkdir("/dev/shm", 0755);
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
 	mount("tmpfs", "/dev/shm", "tmpfs", 0, NULL);
+	count = chdir("/modules") ? 0 : scandir(".", &modules, NULL, alphasort);
+	for (i = 0; i < count; i++)
+		if (modules[i]->d_name[0] != '.')
+			syscall(SYS_finit_module, open(modules[i]->d_name, O_RDONLY), "", 0);
 }
 
 /* The kernel goes another way than in the recorded run. */

@@ -2,8 +2,9 @@
 """usage: python -m vm.alone KERNEL PROGRAM
 
 Boots a kernel with one program in place of a system, for `git bisect run`: a reproducer, built
-with `cc -static`. KERNEL is what run-in-vm.sh takes. The exit status is the program's: 0 good,
-1 bad; and 125, which git skips, where it can't be told: the program says 2, or the guest is lost.
+with `cc -static`. KERNEL is what run-in-vm.sh takes; the modules that zram takes lie in /modules,
+from where the reproducer loads them. The exit status is the program's: 0 good, 1 bad; and 125,
+which git skips, where it can't be told: the program says 2, or the guest is lost.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vm import initramfs, kernels, qemu
+from vm import initramfs, kernels, modules, qemu
 from vm.errors import VmError
 from vm.guests import PROJECT
 from vm.kernels import KernelFiles
@@ -36,6 +37,8 @@ async def _run(files: KernelFiles, program: Path) -> int:
             archive.folder(Path("/") / folder)
         archive.device("/dev/console", os.makedev(5, 1))
         archive.add(program)
+        for number, image in enumerate(modules.ordered(files.modules(), modules.SWAP).values()):
+            archive.text(f"/modules/{number:02}", image)
         archive.close()
         initrd.flush()
         console = Path(scratch) / "console"

@@ -7,15 +7,16 @@ import gzip
 import lzma
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vm.errors import VmError
 
+SWAP = ("lzo_rle", "zram")
 # The results' file system, swap, and disks: what isn't a module is built in, or not there.
 WANTED = (
     "virtio_pci", "9pnet_virtio", "9p",
-    "lzo_rle", "zram",
+    *SWAP,
     "virtio_blk", "crc32c_generic", "ext4", "xfs",
 )  # fmt: skip
 
@@ -44,7 +45,7 @@ def dependencies(module: bytes) -> list[str]:
     return [name.replace("-", "_") for name in names if name]
 
 
-def ordered(files: Mapping[str, Path]) -> dict[str, bytes]:
+def ordered(files: Mapping[str, Path], wanted: Iterable[str] = WANTED) -> dict[str, bytes]:
     """The wanted modules and those they need, as they are to be loaded."""
     loaded: dict[str, bytes] = {}
 
@@ -55,6 +56,6 @@ def ordered(files: Mapping[str, Path]) -> dict[str, bytes]:
                 load(dependency)
             loaded[name] = module
 
-    for name in WANTED:
+    for name in wanted:
         load(name)
     return loaded
