@@ -26,7 +26,7 @@ from helpers.model import PER_TABLE, STEPS, Op, World, sensible
 from helpers.programs import VALUES
 from helpers.subject import Subject, SubjectLost
 
-_ROUND = 500  # programs
+_ROUND = 50  # programs; those whose time has run out still take theirs to be made
 OPS = 30  # of a program, with those that shrinking turns into nothing
 _OFTEN = ("protect", "load", "populate_read", "store")  # what gives the others something to act on
 _WRITES = ("store", "kernel_write", "copy", "copy_protected", "fork")
