@@ -74,7 +74,8 @@ from helpers.uffd import Message, Userfaultfd
 # transitions.
 FEW, SEED = 20, 4
 VALUES = 8  # that programs write: 0 to 7
-LOG_ENTRIES = 4096
+LOG_ENTRIES = 1024  # messages, more than any program raises
+_MOST_MESSAGES = 64  # and than any request of one
 _STRUCTURES = 64 << 10  # offset in the main thread's slot, below the batch's table
 _LOG = 3 << 19  # of messages, in front of the looks
 _LOOKS = 2 << 20  # what looks have seen
@@ -543,7 +544,11 @@ def _do_slowly(
 def _served(
     session: Session, pending: Pending, uffd: Userfaultfd, told: list[tuple[Message, int]]
 ) -> Answer:
-    """The answer; until it comes, messages are read and their pages unprotected."""
+    """The answer; until it comes, messages are read and their pages unprotected.
+
+    Raises SubjectStuck when they come again and again.
+    """
+    before = len(told)
     while pending.wait(uffd.pollable) is None:
         message = uffd.read()
         assert message is not None
@@ -552,6 +557,8 @@ def _served(
             (word,) = pagemap.words(uffd.subject, message.address, 1)
             uffd.writeprotect(message.address, session.page_bytes, ProtectMode(0))
         told.append((message, word))
+        if len(told) - before > _MOST_MESSAGES:
+            raise uffd.subject.stuck("messages come again and again, though each is resolved")
     return pending.result()
 
 

@@ -15,7 +15,9 @@ from helpers.fuzz import Hunt
 from helpers.machine import Machine
 from helpers.model import RARELY, TRANSITIONS, Entry, Op, Outcome, State, World, sensible
 from helpers.programs import FEW, SEED, WORLDS, Disagreement
-from helpers.subject import Subject
+from helpers.subject import Subject, SubjectDied, SubjectStuck
+from helpers.uapi import ProtectMode
+from helpers.uffd import Userfaultfd
 
 TRUE_STORE = model.STEPS["store"]
 SLOWLY = ["wpu_events", "mixed_wpu", "mixed_async", "thp_async", "hugetlb_private_events"]
@@ -142,6 +144,28 @@ def written_and_run(
         status.append(max(ends))
     subject.close()
     return status
+
+
+FAULTING = [Op("store", 0, 1, 1), *(2 * [Op("protect", 0), Op("store", 0, 1, 2)])]
+
+
+def test_a_page_that_is_never_unprotected_hangs_nothing(
+    root: Subject, kernel: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a kernel that leaves the page protected, or by a server that has no room left."""
+
+    def only_wake(uffd: Userfaultfd, start: int, size: int, mode: ProtectMode) -> None:
+        uffd.wake(start, size)
+
+    monkeypatch.setattr(Userfaultfd, "writeprotect", only_wake)
+    monkeypatch.setattr(programs, "LOG_ENTRIES", 1)
+    slow, fast = root.fork(60), root.fork(60)
+    with pytest.raises(SubjectStuck, match="again and again"):
+        list(programs.run_slowly(slow, kernel, named("wpu"), FAULTING))
+    with pytest.raises(SubjectDied, match="status 3"):
+        programs.run(fast, kernel, named("wpu"), FAULTING)
+    slow.close()
+    fast.close()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@
 #define EVENT_FORK 0x13
 #define UFFDIO_WRITEPROTECT 0xc018aa06
 #define UFFDIO_WAKE 0x8010aa02
+#define LOG_IS_FULL 3
 
 /* held while a message is read and served, so that what it woke is seen after it */
 static pthread_mutex_t serving = PTHREAD_MUTEX_INITIALIZER;
@@ -77,7 +78,10 @@ static void serve_one(int uffd)
 	}
 }
 
-/* Whoever faults when the log is full stays asleep, and is found so. */
+/*
+ * When the log is full, a page is told of again and again, though it was unprotected each
+ * time: nobody who waits for it would come to an end.
+ */
 static void *serve_all(void *nothing)
 {
 	struct epoll_event ready;
@@ -89,6 +93,7 @@ static void *serve_all(void *nothing)
 		serve_one(ready.data.fd);
 		pthread_mutex_unlock(&serving);
 	}
+	_exit(LOG_IS_FULL);
 	return nothing;
 }
 
