@@ -209,5 +209,6 @@ SPLICE_F_GIFT = 8
 MPOL_MF_MOVE = 2
 WALL = 0x40000000  # __WALL of wait4(2): threads, too
 SA_ONSTACK = 0x08000000
+BUS_MCEERR_AR = 4  # si_code of SIGBUS: memory that is accessed has failed
 EHWPOISON = 133  # an errno that Python has no name for before 3.14
 BUS_MCEERR_AR = 4  # si_code of a SIGBUS on a poisoned page

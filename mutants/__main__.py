@@ -140,13 +140,13 @@ def _wanted(
     """The faults that are not killed and that there are untried cases for, the quickest first;
     those in functions in which a fault took a guest along, those that have survived before, and
     those whose survival is explained, come last."""
-    wanted, reasons = [], table.reasons()
+    wanted, reasons, tests = [], table.reasons(), choose.by_test(reaches)
     for fault in faults:
         verdict = verdicts.get(fault.id)
         if verdict and verdict.killed:
             continue
         tried = set(verdict.tried) if verdict else set()
-        cases = [name for name in choose.reaching(fault.number, reaches, most) if name not in tried]
+        cases = [name for name in choose.reaching(fault.number, tests, most) if name not in tried]
         if cases:
             about = {"number": fault.number, "id": fault.id, "function": fault.function}
             wanted.append(about | {"cases": cases})

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 
 # Chapters whose cases take long and fail of many things: they come when all others have passed.
@@ -25,26 +26,43 @@ class Reach:
         """The test that it is a case of, as CHAPTER.NAME."""
         return ".".join(self.case.split(".")[:2])
 
-    @property
+    @cached_property
+    def values(self) -> frozenset[str]:
+        """Those of its axes and parameters."""
+        return frozenset(self.case.removeprefix(self.test).lstrip(".").split("-"))
+
+    @cached_property
     def cost(self) -> float:
         """The cheaper, and the fewer faults a case reaches, the sooner it is tried."""
         return self.seconds * len(self.faults)
 
 
-def ordered(cases: Iterable[Reach]) -> list[str]:
-    """The cases in the order in which they are tried: of each test the cheapest, then of each
-    the next; those of the late chapters at the end."""
-    by_test: dict[str, list[Reach]] = {}
+def _varied(cases: list[Reach]) -> list[Reach]:
+    """A test's cases: the cheapest first, then each time the one with the most values of axes and
+    parameters that those before it don't have."""
+    left, seen, chosen = sorted(cases, key=lambda case: case.cost), set[str](), list[Reach]()
+    while left:
+        case = max(left, key=lambda case: len(case.values - seen))  # the cheapest of the best
+        seen |= case.values
+        chosen.append(case)
+        left.remove(case)
+    return chosen
+
+
+def by_test(cases: Iterable[Reach]) -> list[list[Reach]]:
+    """The cases of each test in the order in which they are tried; the quickest tests first."""
+    found: dict[str, list[Reach]] = {}
     for case in sorted(cases, key=lambda case: case.cost):
-        by_test.setdefault(case.test, []).append(case)
-    rounds = zip_longest(*by_test.values())
-    names = [case.case for turn in rounds for case in turn if case]
-    return sorted(names, key=lambda name: name.partition(".")[0] in _LATE)
+        found.setdefault(case.test, []).append(case)
+    return [_varied(listed) for listed in found.values()]
 
 
-def reaching(number: int, reaches: Iterable[Reach], most: int) -> list[str]:
-    """At most so many of the cases that reach a fault."""
-    return ordered(reach for reach in reaches if number in reach.faults)[:most]
+def reaching(number: int, tests: Iterable[list[Reach]], most: int) -> list[str]:
+    """At most so many of the cases that reach a fault: of each test the first, then of each the
+    next; those of the late chapters at the end."""
+    reach = ([case for case in listed if number in case.faults] for listed in tests)
+    names = [case.case for turn in zip_longest(*reach) for case in turn if case]
+    return sorted(names, key=lambda name: name.partition(".")[0] in _LATE)[:most]
 
 
 def passed(events: Iterable[dict[str, object]]) -> Iterator[Reach]:

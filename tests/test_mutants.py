@@ -229,8 +229,16 @@ def test_of_each_test_the_cheapest_case_comes_first() -> None:
         Reach("b.two", "A-1", 1.5, frozenset({1})),
         Reach("b.other", "A-1", 0.1, frozenset({2})),
     ]
-    assert choose.reaching(1, cases, 9) == ["a.one.shmem", "b.two", "a.one.anon", "programs.many"]
-    assert choose.reaching(1, cases, 1) == ["a.one.shmem"]
+    tests = choose.by_test(cases)
+    assert choose.reaching(1, tests, 9) == ["a.one.shmem", "b.two", "a.one.anon", "programs.many"]
+    assert choose.reaching(1, tests, 1) == ["a.one.shmem"]
+
+
+def test_of_a_test_the_next_case_is_the_one_that_differs_most() -> None:
+    names = ["anon-async-mask", "anon-wpu-mask", "anon-wpu-size", "shmem-wpu-mask"]
+    cases = [Reach(f"a.b.{name}", "A-1", n, frozenset({1})) for n, name in enumerate(names, 1)]
+    picked = [name.removeprefix("a.b.") for name in choose.reaching(1, choose.by_test(cases), 4)]
+    assert picked == ["anon-async-mask", "anon-wpu-size", "shmem-wpu-mask", "anon-wpu-mask"]
 
 
 def test_only_cases_that_passed_are_tried() -> None:

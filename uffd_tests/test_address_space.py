@@ -8,7 +8,7 @@ from signal import SIGSEGV
 import pytest
 
 from helpers import batch
-from helpers.arrange import huge_bytes
+from helpers.arrange import content, huge_bytes
 from helpers.axes import (
     ANON,
     DISTINCT,
@@ -124,6 +124,13 @@ def test_moving_without_the_event_clears_the_protection(mem):
     assert moved.store().silent
     with refuses(ENOENT):
         moved.protect()
+
+
+@case("SPACE-4", kinds=DISTINCT, states=(*STATES, swapped), where=least)
+def test_moving_without_the_event_keeps_the_contents(mem):
+    mem.protect(mem.unit)
+    moved, _ = mem.move()
+    assert moved.load().value == content(mem)
 
 
 @case(

@@ -23,7 +23,7 @@ from helpers.cases import case, refuses
 from helpers.device_memory import DEVICE_MEMORY, Device
 from helpers.machine import PAGEMAP_SCAN
 from helpers.region import MARKER
-from helpers.uapi import Feature
+from helpers.uapi import Feature, Prot
 
 AXES = {"kinds": ANON, "states": (populated, pmd_mapped), "needs": (DEVICE_MEMORY,)}
 SMALL = AXES | {"states": (populated,)}  # of what it has for itself
@@ -78,6 +78,23 @@ def test_device_protects_nothing(mem, device):
     mem.protect(mem.unit)
     mem.unprotect(mem.unit)
     device.take()
+    assert mem.protected() == set()
+    assert mem.store().silent
+
+
+@case("DEV-2", **SMALL)
+def test_page_that_a_device_has_for_itself_is_not_protected(mem, device):
+    device.hold()
+    assert mem.protected() == set()
+    assert mem.store().silent
+
+
+@pytest.mark.parametrize("get", [Device.take, Device.hold], ids=["taken", "held"])
+@case("DEV-2", **SMALL)
+def test_mprotect_of_what_a_device_has_protects_nothing(mem, device, get):
+    get(device)
+    for prot in (Prot.READ, Prot.RW):
+        mem.subject.mprotect(*mem.span(mem.unit), prot)
     assert mem.protected() == set()
     assert mem.store().silent
 

@@ -31,9 +31,11 @@ from helpers.axes import (
 )
 from helpers.cases import case, refuses
 from helpers.machine import advice, feature
+from helpers.memory_errors import PAGE_OFFLINE
 from helpers.pagemap import Page
 from helpers.subject import SLOT_BYTES
 from helpers.uapi import (
+    BUS_MCEERR_AR,
     EHWPOISON,
     MOVE_ALLOW_SRC_HOLES,
     Advice,
@@ -253,6 +255,19 @@ def test_poison_that_is_freed_leaves_none(mem):
     mem.advise(Advice.FREE)
     assert mem.look() == Page.NONE
     assert mem.store().silent
+
+
+@case(
+    "FILL-21",
+    kinds=DISTINCT,
+    states=(none_pte,),
+    features=(wpu,),
+    also=Feature.POISON,
+    needs=(PAGE_OFFLINE,),
+)
+def test_poisoned_page_raises_what_failed_memory_raises(mem):
+    mem.uffd.fill(Ioctl.UFFDIO_POISON, *mem.span(mem.page))
+    assert mem.load().answer.code == BUS_MCEERR_AR
 
 
 @case("FILL-21", kinds=DISTINCT, states=(none_pte,), features=(wpu,), also=Feature.POISON)

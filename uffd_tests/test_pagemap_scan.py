@@ -318,14 +318,18 @@ def test_part_of_a_hugetlb_page_is_neither_reported_nor_protected(mem):
     assert scan.walk_end == mem.address()
 
 
-@pytest.mark.parametrize("vec_len", [0, 1], ids=["no_vector", "vector"])
+@pytest.mark.parametrize(
+    ("vec_len", "mask"),
+    [(0, "category_mask"), (1, "category_mask"), (1, "category_anyof_mask")],
+    ids=["no_vector", "vector", "generic_path"],
+)
 @case("SCAN-29", kinds=(anon, *HUGETLB), states=POPULATED, features=ASYNC, needs=NEEDS)
-def test_wp_matching_reaches_the_thread_that_has_just_written(mem, vec_len):
+def test_wp_matching_reaches_the_thread_that_has_just_written(mem, vec_len, mask):
     thread, pagemap_file = mem.subject.main, mem.subject.pagemap
     begin, size = mem.span(mem.pages)
     vector = thread.scratch_address + 256
     fields = {"size": 96, "flags": REARM, "start": begin, "end": begin + size}
-    masks = {"category_mask": WRITTEN, "return_mask": WRITTEN}
+    masks = {mask: WRITTEN, "return_mask": WRITTEN}
     thread.struct("pm_scan_arg", **fields, **masks, vec=vector * vec_len, vec_len=vec_len)
     scan = batch.call("ioctl", pagemap_file, Ioctl.PAGEMAP_SCAN, thread.scratch_address)
     stores = [batch.store(mem.address(), value) for value in (1, 2)]

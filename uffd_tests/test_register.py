@@ -13,6 +13,7 @@ from helpers.axes import (
     POPULATED,
     STATES,
     SYNC,
+    hugetlb_shared,
     least,
     memfd_shared,
     none_pmd,
@@ -27,9 +28,11 @@ from helpers.pagemap import Page, decode, words
 from helpers.uapi import FaultFlag, Feature, Map, Prot, RegisterMode
 from helpers.uffd import Userfaultfd
 
-WP, MISSING = RegisterMode.WP, RegisterMode.MISSING
+WP, MISSING, MINOR = RegisterMode.WP, RegisterMode.MISSING, RegisterMode.MINOR
 TOP = 1 << 64
-WRITEPROTECT_IOCTL, ZEROPAGE_IOCTL = 1 << 0x06, 1 << 0x04
+WRITEPROTECT_IOCTL, ZEROPAGE_IOCTL, CONTINUE_IOCTL = 1 << 0x06, 1 << 0x04, 1 << 0x07
+MINOR_KINDS = (memfd_shared, hugetlb_shared)
+MINOR_FEATURES = Feature.MINOR_SHMEM | Feature.MINOR_HUGETLBFS
 
 
 @pytest.fixture
@@ -74,6 +77,13 @@ def test_answer_names_the_ranges_ioctls(bare, mode):
     ioctls = bare.uffd.register(bare.start, bare.size, mode)
     assert bool(ioctls & WRITEPROTECT_IOCTL) == (WP in mode)
     assert bool(ioctls & ZEROPAGE_IOCTL) == (not bare.kind.hugetlb)
+
+
+@pytest.mark.parametrize("mode", [WP, WP | MINOR], ids=["wp", "wp_and_minor"])
+@case("REG-1", kinds=MINOR_KINDS, states=(none_pmd,), thp=(False,), also=MINOR_FEATURES)
+def test_answer_names_continue_for_minor_faults_alone(bare, mode):
+    ioctls = bare.uffd.register(bare.start, bare.size, mode)
+    assert bool(ioctls & CONTINUE_IOCTL) == (MINOR in mode)
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,25 @@ def test_dontwake_leaves_the_writer_asleep(mem):
     assert write.completes()
 
 
+@case("WP-12", kinds=KINDS, states=STATES, features=SYNC, where=least)
+def test_protecting_leaves_the_writer_asleep(mem):
+    mem.protect()
+    write = mem.store()
+    mem.protect()
+    assert write.blocked
+    assert mem.uffd.read() is None
+
+
+@case("WP-12", kinds=HUGETLB, states=(none_pte, populated), features=SYNC)
+def test_call_that_is_refused_leaves_the_writer_asleep(mem):
+    mem.protect()
+    write = mem.store()
+    with refuses(EINVAL):
+        mem.uffd.writeprotect(mem.address(), PAGESIZE, 0)
+    assert write.blocked
+    assert mem.uffd.read() is None
+
+
 @case("WP-13", kinds=KINDS, states=STATES, features=SYNC, where=least)
 def test_wake_without_unprotect_raises_a_new_message(mem):
     mem.protect()
