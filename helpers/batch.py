@@ -16,6 +16,7 @@ from typing import Any
 from helpers.subject import SLOT_BYTES, Answer, Pending, Thread, ffi, lib, number
 
 _TABLE_OFFSET = SLOT_BYTES // 4  # of the table in the slot; structures may lie below it
+_ALIGN = 8
 _WORDS = ffi.sizeof("struct request") // 8
 _REPLY_BYTES = ffi.sizeof("struct reply")
 _MASK = (1 << 64) - 1
@@ -49,11 +50,40 @@ def call(name: str, *arguments: int) -> Operation:
     return Operation(lib.OP_SYSCALL, (number(name), *arguments))
 
 
+def child(operations: Sequence[Operation], pagemap: int) -> Operation:
+    """Has the operations that follow, which these are, done by a forked child, whose pagemap has
+    that number; the value is its wait status."""
+    return Operation(lib.OP_CHILD, (len(operations), pagemap))
+
+
 def anywhere(thread: Thread) -> Thread:
     """Lets a thread run on any CPU: beside the suite and its siblings, not in turns with them."""
     thread.scratch(8)[:] = b"\xff" * 8
     thread.syscall("sched_setaffinity", 0, 8, thread.scratch_address)
     return thread
+
+
+class Room:
+    """The part of a thread's slot in front of a batch's table, for what its calls point to."""
+
+    def __init__(self, thread: Thread) -> None:
+        self._thread, self._taken = thread, 0
+
+    def take(self, count: int) -> tuple[int, memoryview]:
+        """The address of so many zeroed bytes, and the bytes."""
+        offset = self._taken
+        self._taken += -(-count // _ALIGN) * _ALIGN
+        if self._taken > _TABLE_OFFSET:
+            raise ValueError("a slot has no room for that much")
+        view = self._thread.scratch(count, offset)
+        view[:] = bytes(count)
+        return self._thread.scratch_address + offset, view
+
+    def put(self, raw: bytes) -> int:
+        """The address of a copy of these bytes."""
+        address, view = self.take(len(raw))
+        view[:] = raw
+        return address
 
 
 class Batch:

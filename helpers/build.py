@@ -32,13 +32,14 @@ _CFFI_CFLAGS = [*CFLAGS, "-Wno-unused-function", "-Wno-unused-parameter"]
 
 # The system calls a subject is asked for by name.
 SYSCALLS = (
-    "brk", "close", "execve", "exit_group", "fallocate", "flock", "fstat", "fsync", "ftruncate",
-    "futex", "getcwd", "io_setup", "ioctl", "kill", "madvise", "mbind", "memfd_create",
-    "migrate_pages", "mincore", "mlock", "mlock2", "mmap", "move_pages", "mprotect", "mremap",
-    "munlock", "munmap", "openat", "pipe2", "pread64", "process_vm_readv", "process_vm_writev",
-    "ptrace", "pwrite64", "read", "rt_sigaction", "sched_setaffinity", "set_tid_address",
-    "setresuid", "shmat", "shmctl", "shmget", "sigaltstack", "swapoff", "tee", "tgkill",
-    "userfaultfd", "vmsplice", "wait4", "write",
+    "brk", "clock_gettime", "close", "execve", "exit_group", "fallocate", "flock", "fstat",
+    "fsync", "ftruncate", "futex", "getcwd", "io_setup", "ioctl", "kill", "madvise", "mbind",
+    "memfd_create", "migrate_pages", "mincore", "mlock", "mlock2", "mmap", "move_pages",
+    "mprotect", "mremap", "munlock", "munmap", "nanosleep", "openat", "pipe2", "pread64",
+    "process_vm_readv", "process_vm_writev", "ptrace", "pwrite64", "read", "rt_sigaction",
+    "sched_setaffinity", "sched_setscheduler", "set_tid_address", "setresuid", "shmat", "shmctl",
+    "shmget", "sigaltstack", "swapoff", "tee", "tgkill", "userfaultfd", "vmsplice", "wait4",
+    "write",
 )  # fmt: skip
 
 _CDEF_FUNCTIONS = """

@@ -6,12 +6,13 @@ Sources: man move_pages(2), mbind(2), migrate_pages(2); Documentation/admin-guid
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from helpers import batch, knobs, procfs
-from helpers.batch import Batch
+from helpers.batch import Batch, Operation, Room
 from helpers.machine import Need
 from helpers.region import Region, Unproven
 from helpers.uapi import MPOL_BIND, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT
@@ -77,6 +78,22 @@ def by_migrate_pages(region: Region, node: int) -> None:
     here = node_of(region)
     at = _pass(region, 1 << here, 1 << node)
     region.subject.syscall("migrate_pages", 0, _MASK_BITS, at, at + 8)
+
+
+def moves(room: Room, addresses: Sequence[int]) -> list[Operation]:
+    """move_pages(2) of these pages to a second NUMA node and back, for a batch of the thread
+    whose room that is."""
+    count = len(addresses)
+    where = room.put(array("Q", addresses).tobytes())
+    status, _ = room.take(4 * count)
+    home, other = procfs.numa_nodes()[:2]
+    return [
+        batch.call(
+            "move_pages", 0, count, where, room.put(array("i", [node] * count).tobytes()), status,
+            MPOL_MF_MOVE,
+        )
+        for node in (other, home)
+    ]  # fmt: skip
 
 
 WAYS = (by_move_pages, by_mbind, by_migrate_pages)

@@ -384,9 +384,8 @@ class Session:
                 made.append(self._scan(act.vector, start, size, ScanFlag.WP_MATCHING))
             case "fork":
                 act.child = self._words()
-                made.append(Operation(lib.OP_CHILD, (2, self.pagemap)))
-                made.append(self._pagemap(act.address, act.child))
-                made.append(batch.store(start, op.value))
+                done = [self._pagemap(act.address, act.child), batch.store(start, op.value)]
+                made += [batch.child(done, self.pagemap), *done]
             case advised:
                 made.append(batch.call("madvise", start, size, _ADVICES[advised]))
 

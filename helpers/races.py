@@ -7,21 +7,19 @@ done: so a lost write shows, and so does one that lands on a page while that is 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from mmap import PAGESIZE
-from pathlib import Path
 from random import Random
 
 from helpers import arrange, batch, machine, pagemap
-from helpers.batch import Batch, Operation
+from helpers.batch import Batch, Operation, Room
 from helpers.machine import Need
+from helpers.migration import moves
 from helpers.pagemap import Page
 from helpers.region import Region
 from helpers.subject import Pending, Thread, ffi
 from helpers.uapi import (
-    MPOL_MF_MOVE,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
     Advice,
@@ -34,18 +32,14 @@ from helpers.uffd import Message
 
 WRITERS = 2
 _WORD = 8
-_STRUCT_BYTES = 256  # between structures in a thread's slot
 
 
 def protecting(mem: Region, modes: Sequence[ProtectMode], by: int) -> list[Operation]:
     """UFFDIO_WRITEPROTECT of the whole region in one mode after another, for a toucher's batch."""
-    thread, operations = mem.subject.toucher(by), []
-    for number, mode in enumerate(modes):
-        offset = number * _STRUCT_BYTES
+    room, operations = Room(mem.subject.toucher(by)), []
+    for mode in modes:
         fields = ffi.new("struct uffdio_writeprotect *", (mem.start, mem.size, mode))
-        raw = bytes(ffi.buffer(fields))
-        thread.scratch(len(raw), offset)[:] = raw
-        where = thread.scratch_address + offset
+        where = room.put(bytes(ffi.buffer(fields)))
         request = Ioctl.UFFDIO_WRITEPROTECT
         operations.append(batch.call("ioctl", mem.uffd.descriptor, request, where))
     return operations
@@ -202,33 +196,15 @@ def _page_out(race: Race, _: Thread) -> list[Operation]:
 
 def _migrate(race: Race, thread: Thread) -> list[Operation]:
     """The written pages go from node to node: move_pages(2)."""
-    count, mem = len(race.pages), race.mem
-    addresses = array("Q", map(mem.address, race.pages)).tobytes()
-    to = [array("i", [node] * count).tobytes() for node in _NODES]
-    places, at = [], 0
-    for raw in (addresses, *to, bytes(4 * count)):
-        thread.scratch(len(raw), at)[:] = raw
-        places.append(thread.scratch_address + at)
-        at += _STRUCT_BYTES
-    where, first, second, status = places
-    return [
-        batch.call("move_pages", 0, count, where, nodes, status, MPOL_MF_MOVE)
-        for nodes in (first, second)
-    ]
+    return moves(Room(thread), [race.mem.address(page) for page in race.pages])
 
-
-_NODES = (0, 1)
-TWO_NODES = Need(
-    lambda _: all(Path(f"/sys/devices/system/node/node{node}").exists() for node in _NODES),
-    "there is one NUMA node: boot with numa=fake=2, or in a guest",
-)
 
 REMOVE_NEIGHBOURS = Partner("removing_neighbours", _remove_neighbours)
 REMOVE = Partner("removing", _remove)
 MPROTECT = Partner("mprotect", _mprotect)
 COLLAPSE = Partner("collapsing", _collapse, (machine.advice(Advice.COLLAPSE),))
 PAGE_OUT = Partner("swapping_out", _page_out, (machine.SWAP,))
-MIGRATE = Partner("migrating", _migrate, (TWO_NODES,))
+MIGRATE = Partner("migrating", _migrate, (machine.NUMA,))
 
 
 def start(partner: Partner, race: Race, by: int) -> Batch:

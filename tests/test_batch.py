@@ -9,8 +9,8 @@ from signal import SIGSEGV
 import pytest
 
 from helpers import batch
-from helpers.batch import Batch
-from helpers.subject import Subject
+from helpers.batch import Batch, Room
+from helpers.subject import SLOT_BYTES, Subject
 from helpers.uapi import Map, Prot
 
 UNMAPPED = 0x1000
@@ -50,3 +50,26 @@ def test_a_batch_without_end_counts_until_it_is_stopped(subject: Subject) -> Non
     count = running.result().value
     words = [subject.main.load(address + offset).result().value for offset in (0, 8)]
     assert words == [count // 2, count // 2]
+
+
+def test_calls_find_what_they_point_to_in_the_room(subject: Subject) -> None:
+    room = Room(thread := subject.toucher())
+    numbers, seen = room.put(bytes([*range(11)])), room.take(8)
+    words = Batch(thread, [batch.load(numbers), batch.load(numbers + 8), batch.load(seen[0])])
+    seen[1][0] = 7
+    assert words.start().result().value == 3
+    got = [answer.value for answer in words.answers()]
+    assert got == [int.from_bytes(range(8), "little"), 0x0A0908, 7]
+
+
+def test_a_room_is_finite(subject: Subject) -> None:
+    with pytest.raises(ValueError, match="no room"):
+        Room(subject.main).take(SLOT_BYTES)
+
+
+def test_a_forked_child_does_what_it_is_told_and_ends(subject: Subject) -> None:
+    address = subject.mmap(PAGESIZE, Prot.RW, Map.PRIVATE | Map.ANONYMOUS)
+    done = [batch.store(address, 5), batch.load(address)]
+    made = Batch(subject.main, [batch.child(done, subject.pagemap), *done, batch.load(address)])
+    made.start().result()
+    assert [answer.value for answer in made.answers()] == [0, 0, 5, 0]

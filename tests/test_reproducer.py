@@ -14,6 +14,7 @@ from itertools import count
 from mmap import PAGESIZE
 from pathlib import Path
 from signal import SIGUSR1
+from time import CLOCK_MONOTONIC
 
 import pytest
 
@@ -44,6 +45,7 @@ from helpers.uapi import (
     MFD_CLOEXEC,
     MLOCK_ONFAULT,
     NEW_SYSCALLS,
+    SCHED_FIFO,
     Advice,
     Category,
     Feature,
@@ -246,6 +248,7 @@ def scratch(mem: Region) -> int:
 
 CALLS: dict[str, Callable[[Region], tuple[int, ...]]] = {
     "brk": lambda mem: (0,),
+    "clock_gettime": lambda mem: (CLOCK_MONOTONIC, scratch(mem)),
     "close": lambda mem: (a_file(mem),),
     "fallocate": lambda mem: (a_file(mem), 0, 0, PAGESIZE),
     "flock": lambda mem: (a_file(mem), 1),
@@ -269,6 +272,7 @@ CALLS: dict[str, Callable[[Region], tuple[int, ...]]] = {
     "mremap": lambda mem: (mem.start, mem.size, mem.page_bytes, 0, 0),
     "munlock": lambda mem: (mem.address(), PAGESIZE),
     "munmap": lambda mem: (mem.address(), PAGESIZE),
+    "nanosleep": lambda _: (0, 0),
     "openat": lambda mem: (AT_FDCWD, mem.subject.text("/proc/self/maps"), os.O_RDONLY),
     "pidfd_open": lambda mem: (mem.subject.pid, 0),
     "pipe2": lambda mem: (scratch(mem), os.O_CLOEXEC),
@@ -279,6 +283,7 @@ CALLS: dict[str, Callable[[Region], tuple[int, ...]]] = {
     "read": lambda mem: (a_file(mem), scratch(mem), 16),
     "rt_sigaction": lambda mem: (SIGUSR1, 0, scratch(mem), 8),
     "sched_setaffinity": lambda mem: (0, 0, scratch(mem)),
+    "sched_setscheduler": lambda _: (0, SCHED_FIFO, 0),
     "set_tid_address": lambda mem: (scratch(mem),),
     "setresuid": lambda mem: (0, 0, 0),
     "shmat": lambda mem: (a_segment(mem), mem.subject.place(PAGESIZE), 0),

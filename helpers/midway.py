@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Has a thread come in the middle of a long call of another's.
+
+The worker moves pages to another NUMA node, makes a THP of them, or forks. The actor runs on the
+same CPU, and as a real-time thread: when it wakes from a sleep of random length it takes that CPU
+from the worker, in the middle of its work if it comes at the right moment, and the worker gets on
+when the actor sleeps again. So what the actor sees before it acts is what it acts on.
+
+Sources: man move_pages(2), sched_setscheduler(2). mm/migrate.c: migration entries are in the place
+of a page's ptes while it is copied, and of a batch of small pages until the last of them is.
+mm/khugepaged.c: __collapse_huge_page_swapin() has read what is in swap after the pages were looked
+at, and before the lock is taken under which they are copied.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from mmap import PAGESIZE
+from random import Random
+
+from helpers import batch, pagemap
+from helpers.arrange import collapse, swap_out
+from helpers.batch import Batch, Operation, Room
+from helpers.migration import moves
+from helpers.pagemap import Page
+from helpers.region import Region, Unproven
+from helpers.subject import Answer, Pending, Subject, Thread, ffi
+from helpers.uapi import (
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    SCHED_FIFO,
+    Advice,
+    Category,
+    Event,
+    Ioctl,
+    Map,
+    Prot,
+    ProtectMode,
+    RegisterMode,
+    ScanFlag,
+)
+
+_ENOUGH = 3  # of them, in which the actor has come in the middle
+_TRIALS = 3
+_SECONDS = 4.0  # on a machine that is busy with other things
+_WORKER, _ACTOR = 0, 1  # touchers
+_NS = 1_000_000_000
+_TIMESPEC = struct.Struct("QQ")
+_ASKED = Category.PRESENT | Category.SWAPPED | Category.WRITTEN | Category.FILE
+_FILLER_BYTES = 16 << 20  # which a fork copies in front of the region
+_FILLER_DISTANCE = 1 << 32
+
+
+class Glance:
+    """A look at pages as part of a batch: pagemap's words and, where there is PAGEMAP_SCAN, their
+    categories."""
+
+    def __init__(self, room: Room, mem: Region, pages: range, *, registered: bool = True) -> None:
+        self._mem, self._pages, self._registered = mem, pages, registered
+        self._per_page = mem.page_bytes // PAGESIZE
+        self._start, size = mem.span(pages)
+        bytes_of_words = size // PAGESIZE * 8
+        place, self._words = room.take(bytes_of_words)
+        where = self._start // PAGESIZE * 8
+        self.operations = [batch.call("pread64", mem.subject.pagemap, place, bytes_of_words, where)]
+        self._regions: memoryview | None = None
+        if mem.machine.pagemap_scan:
+            vector, self._regions = room.take(ffi.sizeof("struct page_region") * len(pages))
+            span = mem.span(pages)
+            self.operations.append(_scan(room, mem, span, vector, return_mask=_ASKED))
+
+    def _pages_with(self, bits: int) -> set[int]:
+        """The pages whose pagemap word has one of the bits. (Plain numbers: a THP has many.)"""
+        words = self._words.cast("Q")[:: self._per_page]
+        return {number for number, word in zip(self._pages, words, strict=True) if word & bits}
+
+    def _pages_in(self, category: Category) -> set[int]:
+        """The pages that PAGEMAP_SCAN counts in the category."""
+        assert self._regions is not None
+        found: set[int] = set()
+        words = iter(self._regions.cast("Q"))
+        for start, end, categories in zip(words, words, words, strict=True):
+            if start == end:
+                break
+            if categories & category:
+                first, last = (
+                    (address - self._start) // self._mem.page_bytes for address in (start, end)
+                )
+                found.update(self._pages[first:last])
+        return found
+
+    @property
+    def absent(self) -> set[int]:
+        """The pages that are not present: there is none, or it is being moved."""
+        return set(self._pages) - self._pages_with(Page.PRESENT)
+
+    @property
+    def protected(self) -> set[int]:
+        """The pages that carry the uffd-wp bit.
+
+        Raises WitnessError where pagemap and PAGEMAP_SCAN disagree on that, or one of them doesn't
+        call a page either present or swapped. (pagemap calls hugetlb pages nothing.)
+        """
+        protected, pages = self._pages_with(Page.WP), set(self._pages)
+        if not self._mem.kind.hugetlb:
+            _expect_all(pages, self._pages_with(Page.PRESENT), self._pages_with(Page.SWAP))
+        if self._regions is not None:
+            present, swapped, written = map(
+                self._pages_in, (Category.PRESENT, Category.SWAPPED, Category.WRITTEN)
+            )
+            _expect_all(pages, present, swapped)
+            if self._registered and written != pages - protected:
+                unequal = sorted(written ^ (pages - protected))
+                raise pagemap.WitnessError(f"pagemap and PAGEMAP_SCAN disagree on pages {unequal}")
+        return protected
+
+
+def _expect_all(pages: set[int], present: set[int], swapped: set[int]) -> None:
+    """Each page has to be the one or the other."""
+    if wrong := pages - (present ^ swapped):
+        raise pagemap.WitnessError(f"these are not either present or swapped: {sorted(wrong)}")
+
+
+def _scan(room: Room, mem: Region, span: tuple[int, int], into: int, **asked: int) -> Operation:
+    start, size = span
+    fields = {
+        "size": ffi.sizeof("struct pm_scan_arg"), "start": start, "end": start + size,
+        "vec": into, "vec_len": size // mem.page_bytes, **asked,
+    }  # fmt: skip
+    argument = room.put(_raw("pm_scan_arg", fields))
+    return batch.call("ioctl", mem.subject.pagemap, Ioctl.PAGEMAP_SCAN, argument)
+
+
+def _raw(kind: str, fields: dict[str, int]) -> bytes:
+    return bytes(ffi.buffer(ffi.new(f"struct {kind} *", fields)))
+
+
+class Meeting:
+    """What the actor does in one go."""
+
+    def __init__(self, midway: Midway) -> None:
+        self._midway, self._mem = midway, midway.mem
+        self._room = Room(midway.actor)
+        self.before = self.glance()
+        self.after = self.glance()
+
+    def glance(
+        self,
+        pages: range | int | None = None,
+        at: Region | None = None,
+        *,
+        registered: bool = True,
+    ) -> Glance:
+        """A look at pages, or all that the worker works on; here or in another view of them."""
+        chosen = self._midway.pages if pages is None else pages
+        several = range(chosen, chosen + 1) if isinstance(chosen, int) else chosen
+        return Glance(self._room, at or self._mem, several, registered=registered)
+
+    def happens(self, *acts: Operation, after: Glance | None = None) -> None:
+        """Has the actor come and look, act, and look again: at the same pages, or as `after` does.
+        Raises AssertionError where an act fails."""
+        self.after = after or self.after
+        requests = [*self.before.operations, *acts, *self.after.operations]
+        answers = self._midway.act(self._room, requests)
+        for request, answer in zip(requests, answers, strict=True):
+            assert not answer.error and not answer.signal, f"{request} ended with {answer}"
+        self._midway.met += self._midway.was_met(self)
+
+    def tries(self, act: Operation) -> int:
+        """Has the actor do nothing but this; its errno, or 0."""
+        (answer,) = self._midway.act(self._room, [act])
+        return answer.error
+
+    # -- what the actor may do
+
+    def mark(self, protected: bool, pages: range | int | None = None) -> Operation:
+        """UFFDIO_WRITEPROTECT."""
+        start, size = self._mem.span(self._midway.pages if pages is None else pages)
+        mode = ProtectMode.WP if protected else ProtectMode(0)
+        raw = _raw("uffdio_writeprotect", {"start": start, "len": size, "mode": mode})
+        return self._ioctl(Ioctl.UFFDIO_WRITEPROTECT, raw)
+
+    def register(self) -> Operation:
+        """UFFDIO_REGISTER of the whole region."""
+        fields = {"start": self._mem.start, "len": self._mem.size, "mode": RegisterMode.WP}
+        return self._ioctl(Ioctl.UFFDIO_REGISTER, _raw("uffdio_register", fields))
+
+    def _ioctl(self, request: Ioctl, raw: bytes) -> Operation:
+        return batch.call("ioctl", self._mem.uffd.descriptor, request, self._room.put(raw))
+
+    def scan_to_protect(self) -> Operation:
+        """PAGEMAP_SCAN with WP_MATCHING of the written pages."""
+        pages = self._midway.pages
+        vector, _ = self._room.take(ffi.sizeof("struct page_region") * len(pages))
+        asked = {"category_mask": Category.WRITTEN, "return_mask": Category.WRITTEN}
+        flags = ScanFlag.WP_MATCHING | ScanFlag.CHECK_WPASYNC
+        return _scan(self._room, self._mem, self._mem.span(pages), vector, flags=flags, **asked)
+
+    def mprotect(self, prot: Prot) -> Operation:
+        """mprotect(2)."""
+        return batch.call("mprotect", *self._mem.span(self._midway.pages), prot)
+
+    def drop(self, page: int) -> Operation:
+        """MADV_DONTNEED of one page."""
+        return batch.call("madvise", *self._mem.span(page), Advice.DONTNEED)
+
+    def mremap(self, target: int) -> Operation:
+        """mremap(2) of the whole region."""
+        size, flags = self._mem.size, MREMAP_MAYMOVE | MREMAP_FIXED
+        return batch.call("mremap", self._mem.start, size, size, flags, target)
+
+    def fork(self, look: Glance) -> list[Operation]:
+        """fork(2), and the look of the child, which ends with it."""
+        return _forking(self._mem, look)
+
+
+def _forking(mem: Region, look: Glance) -> list[Operation]:
+    return [batch.child(look.operations, mem.subject.pagemap), *look.operations]
+
+
+class Midway:
+    """A worker, and an actor who comes in the middle of its work on some pages of a region."""
+
+    most = 40  # rounds
+
+    def __init__(self, mem: Region, rng: Random, pages: range) -> None:
+        """Raises Unproven, OSError."""
+        self.mem, self.pages, self._rng = mem, pages, rng
+        self.met = 0  # how often the actor is known to have come in the middle
+        self.actor = _real_time(mem.subject.toucher(_ACTOR))
+        self._pipe = _pipe(mem.subject)
+        self._ns = _NS  # how long the work takes: the actor sleeps no longer
+
+    def give(self, work: Callable[[Room], list[Operation]]) -> None:
+        """Gives the worker its work: it waits for a word of the actor's, and takes the time."""
+        room = Room(worker := self.mem.subject.toucher(_WORKER))
+        word, _ = room.take(1)
+        clock, self._times = room.take(2 * _TIMESPEC.size)
+        begin, end = (
+            batch.call("clock_gettime", time.CLOCK_MONOTONIC, clock + offset)
+            for offset in (0, _TIMESPEC.size)
+        )
+        waits = batch.call("read", self._pipe[0], word, 1)
+        self._work = Batch(worker, [waits, begin, *work(room), end])
+
+    def learn(self, trials: int) -> None:
+        """Has it work, to learn how long that takes: the actor sleeps so long at most."""
+        for _ in range(trials):
+            self.act(Room(self.actor), [])
+            self.shorten()
+
+    def shorten(self) -> None:
+        """Takes the time that the work has just taken for what it takes, if it was quicker."""
+        begin, begin_ns, end, end_ns = self._times.cast("Q").tolist()
+        self._ns = min(self._ns, _NS * (end - begin) + end_ns - begin_ns)
+
+    @property
+    def error(self) -> int:
+        """The errno that the work's first call has failed with, or 0."""
+        return self._work.answers()[2].error
+
+    def act(self, room: Room, requests: Sequence[Operation]) -> list[Answer]:
+        """What comes of the requests of an actor who does them while the worker works. The event
+        of a fork is read; the child keeps what it brings until all is done."""
+        late = self._rng.randrange(self._ns) if requests else 0
+        word, moment = room.put(b"!"), room.put(_TIMESPEC.pack(0, late))
+        tells = batch.call("write", self._pipe[1], word, 1)
+        acting = Batch(self.actor, [tells, batch.call("nanosleep", moment, 0), *requests])
+        working, running = self._work.start(), acting.start()
+        born = [*self._events(running), *self._events(working)]
+        for descriptor in born:
+            os.close(descriptor)
+        return acting.answers()[2:]
+
+    def _events(self, running: Pending) -> Iterator[int]:
+        """Reads messages until it has ended; the userfaultfds that came with them."""
+        while running.wait(self.mem.uffd.pollable) is None:
+            message = self.mem.uffd.read()
+            if message is not None and message.event is Event.FORK:
+                yield message.descriptor
+
+    def was_met(self, meeting: Meeting) -> bool:
+        """Whether the actor is seen to have come in the middle."""
+        raise NotImplementedError
+
+    def rounds(self) -> Iterator[Meeting]:
+        """Meetings, each to be had, until the actor has come in the middle often enough, or they
+        have taken too long. Raises Unproven where it never has."""
+        end = time.monotonic() + _SECONDS
+        for _ in range(self.most):
+            yield Meeting(self)
+            if self.met == _ENOUGH or time.monotonic() > end:
+                break
+        if not self.met:
+            raise Unproven("no thread came in the midst of the other's call: try again")
+
+    def mark(self, protected: bool) -> set[int]:
+        """Protects the pages, or unprotects them; those that carry the bit then."""
+        (self.mem.protect if protected else self.mem.unprotect)(self.pages)
+        return self.pages_if(protected)
+
+    def pages_if(self, protected: bool) -> set[int]:
+        """All of the pages, or none."""
+        return set(self.pages) if protected else set()
+
+
+class Transit(Midway):
+    """All pages of a region, or one THP, are sent to another NUMA node and back."""
+
+    def __init__(self, mem: Region, rng: Random) -> None:
+        """Raises Unproven, OSError."""
+        super().__init__(mem, rng, mem.pmd if mem.setup.thp else mem.pages)
+        firsts = self.pages[:1] if mem.setup.thp else self.pages
+        self.give(lambda room: moves(room, [mem.address(page) for page in firsts]))
+        self.learn(_TRIALS)
+
+    def was_met(self, meeting: Meeting) -> bool:
+        """No page is absent but on its way."""
+        return bool(meeting.before.absent)
+
+    def renew(self) -> None:
+        """New pages, which no other process has ever mapped, and a THP that is whole."""
+        self.mem.unprotect(self.pages)
+        self.mem.advise(Advice.DONTNEED, self.pages)
+        self.mem.populate(self.pages)
+        if self.mem.setup.thp:
+            collapse(self.mem)
+
+
+class Collapsing(Midway):
+    """MADV_COLLAPSE makes a THP of a PMD's pages, of which half have to come from swap first.
+
+    A kernel that preempts nobody (PREEMPT_NONE) lets no actor come then."""
+
+    most = 15
+
+    def __init__(self, mem: Region, rng: Random) -> None:
+        """Raises Unproven, OSError."""
+        super().__init__(mem, rng, mem.pmd)
+        self._half = mem.pmd[len(mem.pmd) // 2 :]
+        self.give(lambda _: [batch.call("madvise", *mem.span(mem.pmd), Advice.COLLAPSE)])
+        self.swap_out()
+        self.learn(1)
+
+    def swap_out(self) -> None:
+        """Sends half of the pages to swap, and has the other half be there. Raises Unproven."""
+        self.mem.load_all(self.pages)
+        swap_out(self.mem, self._half)
+
+    def was_met(self, _: Meeting) -> bool:
+        """It was refused, when the pages had come from swap."""
+        if not self.error:
+            self.shorten()
+        return bool(self.error) and Page.PRESENT in pagemap.decode(self.mem.word(self._half[-1]))
+
+
+class Forking(Midway):
+    """A fork(2) that has much to copy before it comes to the region; its event is not read before
+    the actor is done."""
+
+    def __init__(self, mem: Region, rng: Random) -> None:
+        """Raises Unproven, OSError."""
+        super().__init__(mem, rng, mem.pages)
+        place, flags = mem.start - _FILLER_DISTANCE, Map.PRIVATE | Map.ANONYMOUS
+        filler = mem.subject.mmap(_FILLER_BYTES, Prot.RW, flags, at=place)
+        mem.subject.madvise(filler, _FILLER_BYTES, Advice.NOHUGEPAGE)
+        mem.subject.main.store(filler, 1, PAGESIZE, _FILLER_BYTES // PAGESIZE).result()
+        self.give(self._forks)
+        self.learn(_TRIALS)
+
+    def _forks(self, room: Room) -> list[Operation]:
+        self.child = Glance(room, self.mem, self.pages)
+        return _forking(self.mem, self.child)
+
+    def _events(self, running: Pending) -> Iterator[int]:
+        if running.thread is self.actor:
+            running.result()
+        return super()._events(running)
+
+
+def _real_time(thread: Thread) -> Thread:
+    """Has a thread run whenever it can, before all that are no real-time ones. Raises Unproven."""
+    priority = Room(thread).put((1).to_bytes(4, "little"))
+    answer = thread.syscall("sched_setscheduler", 0, SCHED_FIFO, priority)
+    if answer.error:
+        raise Unproven("no thread of the subject can be made a real-time one: run as root")
+    return thread
+
+
+def _pipe(subject: Subject) -> tuple[int, int]:
+    """The ends of a new pipe, to read from and to write to. Raises OSError."""
+    main = subject.main
+    subject.syscall("pipe2", main.scratch_address, os.O_CLOEXEC)
+    reads, writes = main.scratch(8).cast("i").tolist()
+    return reads, writes
