@@ -132,8 +132,9 @@ def _prove_populated(region: Region) -> None:
     )
 
 
-def _collapse(region: Region) -> None:
-    """Makes THPs of shared memory locally, whatever shmem_enabled says."""
+def collapse(region: Region) -> None:
+    """Makes a THP of the tested page's PMD: of shared memory, too, whatever shmem_enabled says.
+    Raises Unproven."""
     for _ in range(_COLLAPSE_TRIES):
         try:
             region.advise(Advice.COLLAPSE, region.pmd)
@@ -148,7 +149,7 @@ def _make_pmd_mapped(region: Region) -> None:
     """The tested page's PMD alone: a 2 MiB page takes time to fill."""
     region.populate(region.pmd)
     if not region.kind.anonymous:
-        _collapse(region)
+        collapse(region)
 
 
 def _prove_pmd_mapped(region: Region) -> None:
@@ -210,7 +211,7 @@ def _make_file_pmd_mapped(region: Region) -> None:
     shared = region.view(start, len(region.pages), region.page, "shared")
     region.subject.madvise(start, region.size, Advice.HUGEPAGE)
     shared.populate(region.pmd)
-    _collapse(shared)
+    collapse(shared)
     region.load_all(region.pmd)
 
 

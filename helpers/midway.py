@@ -43,14 +43,13 @@ from helpers.uapi import (
     ScanFlag,
 )
 
-_ENOUGH = 3  # of them, in which the actor has come in the middle
 _TRIALS = 3
 _SECONDS = 4.0  # on a machine that is busy with other things
 _WORKER, _ACTOR = 0, 1  # touchers
 _NS = 1_000_000_000
 _TIMESPEC = struct.Struct("QQ")
 _ASKED = Category.PRESENT | Category.SWAPPED | Category.WRITTEN | Category.FILE
-_FILLER_BYTES = 16 << 20  # which a fork copies in front of the region
+_FILLER_BYTES = 32 << 20  # which a fork copies in front of the region
 _FILLER_DISTANCE = 1 << 32
 
 
@@ -224,7 +223,7 @@ def _forking(mem: Region, look: Glance) -> list[Operation]:
 class Midway:
     """A worker, and an actor who comes in the middle of its work on some pages of a region."""
 
-    most = 40  # rounds
+    most, enough = 40, 3  # rounds, and those of them in which the actor has come in the middle
 
     def __init__(self, mem: Region, rng: Random, pages: range) -> None:
         """Raises Unproven, OSError."""
@@ -292,10 +291,13 @@ class Midway:
         end = time.monotonic() + _SECONDS
         for _ in range(self.most):
             yield Meeting(self)
-            if self.met == _ENOUGH or time.monotonic() > end:
+            if self.met == self.enough or time.monotonic() > end:
                 break
         if not self.met:
-            raise Unproven("no thread came in the midst of the other's call: try again")
+            raise Unproven(
+                "no thread came in the midst of the other's call: run it again, or boot a kernel "
+                "that preempts its calls (preempt=full)"
+            )
 
     def mark(self, protected: bool) -> set[int]:
         """Protects the pages, or unprotects them; those that carry the bit then."""
@@ -333,7 +335,7 @@ class Transit(Midway):
 class Collapsing(Midway):
     """MADV_COLLAPSE makes a THP of a PMD's pages, of which half have to come from swap first.
 
-    A kernel that preempts nobody (PREEMPT_NONE) lets no actor come then."""
+    A kernel that preempts none of its calls (PREEMPT_NONE) hardly lets an actor come then."""
 
     most = 15
 
@@ -350,16 +352,22 @@ class Collapsing(Midway):
         self.mem.load_all(self.pages)
         swap_out(self.mem, self._half)
 
+    def shorten(self) -> None:
+        """As far as it was not refused."""
+        if not self.error:
+            super().shorten()
+
     def was_met(self, _: Meeting) -> bool:
         """It was refused, when the pages had come from swap."""
-        if not self.error:
-            self.shorten()
+        self.shorten()
         return bool(self.error) and Page.PRESENT in pagemap.decode(self.mem.word(self._half[-1]))
 
 
 class Forking(Midway):
     """A fork(2) that has much to copy before it comes to the region; its event is not read before
     the actor is done."""
+
+    enough = 8  # some of them come when all is copied, and can't be told from the others
 
     def __init__(self, mem: Region, rng: Random) -> None:
         """Raises Unproven, OSError."""
