@@ -42,6 +42,8 @@ from helpers.uapi import (
     Advice,
     Event,
     Feature,
+    Ioctl,
+    RegisterMode,
 )
 from helpers.uffd import Message
 
@@ -84,6 +86,7 @@ EFFECTS: dict[Advice, tuple[Effect | int | None, ...]] = {
     Advice.GUARD_REMOVE: (KEEPS, KEEPS, KEEPS, EINVAL, EINVAL),
 }
 ADVICES = tuple(EFFECTS)
+MISSING_AND_WP = RegisterMode.MISSING | RegisterMode.WP
 FROM_OUTSIDE = (Advice.WILLNEED, Advice.COLD, Advice.PAGEOUT)
 OF_A_PMD = (Advice.WILLNEED, Advice.COLD, Advice.PAGEOUT, Advice.FREE, Advice.UNMERGEABLE)
 PMDS = (huge_zero_page, pmd_mapped)
@@ -197,6 +200,14 @@ def test_dontneed_of_a_shmem_thp_leaves_markers(mem):
     mem.advise(mem.setup.advice, mem.pmd)
     assert set(mem.looks(mem.pmd)) == {mem.marker}
     assert mem.load().value == content(mem)
+
+
+@case("ADV-3", kinds=(memfd_private,), states=(none_pte,), mode=MISSING_AND_WP)
+def test_dontneed_of_a_private_zero_page_leaves_a_marker(mem):
+    mem.uffd.fill(Ioctl.UFFDIO_ZEROPAGE, *mem.span(mem.page))
+    mem.protect()
+    mem.advise(Advice.DONTNEED)
+    assert mem.look() == mem.marker
 
 
 @case(
