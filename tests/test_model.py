@@ -191,7 +191,7 @@ def explored(where: World) -> Iterator[tuple[State, Op, list[Outcome]]]:
                 pending += fresh
 
 
-MOST = 300
+MOST = 200
 
 
 @pytest.mark.parametrize("where", [small(w) for w in WORLDS], ids=[w.name for w in WORLDS])
