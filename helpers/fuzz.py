@@ -30,6 +30,8 @@ _ROUND = 50  # programs; those whose time has run out still take theirs to be ma
 OPS = 30  # of a program, with those that shrinking turns into nothing
 _OFTEN = ("protect", "load", "populate_read", "store")  # what gives the others something to act on
 _WRITES = ("store", "kernel_write", "copy", "copy_protected", "fork")
+_PATIENCE = 10  # times what programs take: one that takes longer, while it shrinks, is stuck again
+_LEAST_SECONDS = 2.0
 _FEW = 2  # pages that an operation page by page takes of a THP
 _EDGES = (0, 1, 5, PER_TABLE - 1, PER_TABLE, PER_TABLE + 1, 2 * PER_TABLE - 1)
 
@@ -97,6 +99,7 @@ class Hunt:
         self.taken = programs.Taken()
         self._last: list[Op] = []  # the last one, or the shortest that has failed
         self._end = math.inf  # when no further program is begun
+        self._longest = 0.0  # seconds that a program took which came to its end
         self._failed: Exception | None = None
 
     def run(
@@ -136,9 +139,12 @@ class Hunt:
             return
         if self._failed is None:
             self._last = chosen
-        subject = self.fresh()
+        subject, begun = self.fresh(), time.monotonic()
+        if isinstance(self._failed, SubjectLost):
+            subject.hurry(max(_LEAST_SECONDS, _PATIENCE * self._longest))
         try:
             seen = programs.run(subject, self.machine, self.world, chosen)
+            self._longest = max(self._longest, time.monotonic() - begun)
             self.taken += programs.check(self.world, chosen, seen)
         except (programs.Disagreement, SubjectLost) as failed:
             self._failed = failed  # what follows are attempts to shrink it

@@ -5,6 +5,7 @@ A disagreement with a good kernel needs a bad model.
 """
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -166,6 +167,27 @@ def test_a_page_that_is_never_unprotected_hangs_nothing(
         programs.run(fast, kernel, named("wpu"), FAULTING)
     slow.close()
     fast.close()
+
+
+def test_a_stuck_program_is_shrunk_without_much_waiting(
+    root: Subject, kernel: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a kernel on which no store comes to its end."""
+    waits: list[float] = []
+
+    def run(subject: Subject, _: Machine, world: World, program: list[Op]) -> list[programs.Seen]:
+        if any(op.name == "store" for op in program):
+            waits.append(subject.deadline - time.monotonic())
+            raise SubjectStuck("the store", {})
+        return []
+
+    monkeypatch.setattr(programs, "run", run)
+    monkeypatch.setattr(programs, "check", lambda *_: programs.Taken())
+    with pytest.raises(SubjectStuck):
+        hunt(named("wpu"), kernel, root).run(50, seed=1)
+    assert waits[0] > 50
+    assert len(waits) > 1
+    assert max(waits[1:]) <= 2
 
 
 @pytest.fixture(scope="module")
