@@ -231,7 +231,7 @@ class Midway:
         self.met = 0  # how often the actor is known to have come in the middle
         self.actor = _real_time(mem.subject.toucher(_ACTOR))
         self._pipe = _pipe(mem.subject)
-        self._ns = _NS  # how long the work takes: the actor sleeps no longer
+        self._took: list[int] = []
 
     def give(self, work: Callable[[Room], list[Operation]]) -> None:
         """Gives the worker its work: it waits for a word of the actor's, and takes the time."""
@@ -249,12 +249,13 @@ class Midway:
         """Has it work, to learn how long that takes: the actor sleeps so long at most."""
         for _ in range(trials):
             self.act(Room(self.actor), [])
-            self.shorten()
+            self.note_time()
 
-    def shorten(self) -> None:
-        """Takes the time that the work has just taken for what it takes, if it was quicker."""
+    def note_time(self) -> None:
+        """Notes how many nanoseconds the work has just taken: one of these times, drawn anew each
+        time, is the longest that the actor sleeps."""
         begin, begin_ns, end, end_ns = self._times.cast("Q").tolist()
-        self._ns = min(self._ns, _NS * (end - begin) + end_ns - begin_ns)
+        self._took.append(_NS * (end - begin) + end_ns - begin_ns)
 
     @property
     def error(self) -> int:
@@ -264,7 +265,7 @@ class Midway:
     def act(self, room: Room, requests: Sequence[Operation]) -> list[Answer]:
         """What comes of the requests of an actor who does them while the worker works. The event
         of a fork is read; the child keeps what it brings until all is done."""
-        late = self._rng.randrange(self._ns) if requests else 0
+        late = self._rng.randrange(self._rng.choice(self._took or [_NS])) if requests else 0
         word, moment = room.put(b"!"), room.put(_TIMESPEC.pack(0, late))
         tells = batch.call("write", self._pipe[1], word, 1)
         acting = Batch(self.actor, [tells, batch.call("nanosleep", moment, 0), *requests])
@@ -352,14 +353,14 @@ class Collapsing(Midway):
         self.mem.load_all(self.pages)
         swap_out(self.mem, self._half)
 
-    def shorten(self) -> None:
-        """As far as it was not refused."""
+    def note_time(self) -> None:
+        """If it was not refused."""
         if not self.error:
-            super().shorten()
+            super().note_time()
 
     def was_met(self, _: Meeting) -> bool:
         """It was refused, when the pages had come from swap."""
-        self.shorten()
+        self.note_time()
         return bool(self.error) and Page.PRESENT in pagemap.decode(self.mem.word(self._half[-1]))
 
 
