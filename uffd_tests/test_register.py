@@ -13,6 +13,8 @@ from helpers.axes import (
     POPULATED,
     STATES,
     SYNC,
+    asynchronous,
+    ext4_shared,
     hugetlb_shared,
     least,
     memfd_shared,
@@ -285,6 +287,14 @@ def test_unregister_leaves_the_writers_asleep(mem):
 def test_memory_that_can_not_be_registered_can_not_be_unregistered(disk_mapping, uffd_with):
     with refuses(EINVAL):
         uffd_with().unregister(disk_mapping, PAGESIZE)
+
+
+@case("REG-20", kinds=(ext4_shared,), states=(populated,), features=(asynchronous,))
+def test_file_that_async_alone_can_watch_is_not_unregistered_without(mem, uffd_with):
+    mem.protect()
+    with refuses(EINVAL):
+        uffd_with().unregister(*mem.span(mem.pages))
+    assert mem.protected() == {mem.page}
 
 
 @case("REG-21", kinds=KINDS, states=(none_pte,), features=SYNC, mode=MISSING | WP)
