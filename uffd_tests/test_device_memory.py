@@ -147,6 +147,15 @@ def test_child_with_the_event_keeps_the_protection_of_a_page_of_a_device(mem, de
     assert child.store().message == child.wp_fault()
 
 
+@case("DEV-4", **AXES)
+def test_child_of_what_is_not_protected_has_no_protection(mem, device):
+    device.take()
+    child = mem.fork()
+    assert child.protected() == mem.protected() == set()
+    assert child.load().value == content(mem)
+    assert mem.store().silent
+
+
 @case("DEV-5", **EMPTY)
 def test_empty_page_that_a_device_asks_for_stays_protected(mem, device):
     mem.protect(mem.unit)

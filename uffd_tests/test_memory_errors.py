@@ -8,6 +8,7 @@ from helpers.axes import (
     SYNC,
     anon,
     asynchronous,
+    hugetlb_private,
     memfd_shared,
     pmd_mapped,
     populated,
@@ -43,11 +44,27 @@ def test_failed_page_stays_deadly_whatever_is_protected(mem):
     assert mem.protected() == set()
 
 
-@case("ERR-2", kinds=KINDS, states=STATES, features=(asynchronous,), needs=(*NEEDS, PAGEMAP_SCAN))
+@case(
+    "ERR-2",
+    kinds=(*KINDS, hugetlb_private),  # of which each case costs the pool a page
+    states=STATES,
+    features=(asynchronous,),
+    needs=(*NEEDS, PAGEMAP_SCAN),
+)
 def test_failed_page_stays_deadly_after_wp_matching(mem):
     fail(mem)
     mem.rearm()
     assert mem.load().signal == mem.store().signal == SIGBUS
+
+
+@case("ERR-2", kinds=KINDS, states=STATES, needs=NEEDS)
+def test_failed_page_is_deadly_for_a_child_too(mem):
+    mem.protect(mem.unit)
+    mem.load_all(mem.unit)
+    fail(mem)
+    child = mem.fork()
+    assert child.load().signal == child.store().signal == SIGBUS
+    assert child.protected() == set()
 
 
 @case("ERR-3", kinds=KINDS, states=STATES, features=SYNC, needs=NEEDS)
