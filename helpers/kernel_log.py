@@ -32,6 +32,11 @@ ALLOWED = (
         "tells at boot that the CPU is vulnerable and how far that is mitigated",
         "Documentation/admin-guide/hw-vuln/index.rst",
     ),
+    Allowed(
+        r"^INFO: task subject:\d+ blocked for more than ",
+        "a subject that hangs in the kernel fails its own case, and is told here minutes later",
+        "Documentation/admin-guide/sysctl/kernel.rst, hung_task_timeout_secs",
+    ),
 )
 
 _LOG = "/dev/kmsg"
