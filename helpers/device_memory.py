@@ -18,7 +18,7 @@ from helpers.subject import SLOT_BYTES
 from helpers.uapi import Ioctl
 
 _NODE = Path("/dev/hmm_dmirror0")
-# A device that is closed gives back all that it holds, also what it took of others.
+# Any file, which the device's user locks: one that is closed gives back all it holds, of all.
 _ONE_AT_A_TIME = Path("/proc/sys/kernel/ostype")
 _IN_DEVICE, _WHERE = 0x20, 0xF0  # HMM_DMIRROR_PROT_*: the upper half tells where a page is
 _BUFFER = SLOT_BYTES // 2  # in the main thread's slot, for what the device reads of each page
