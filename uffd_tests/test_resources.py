@@ -153,6 +153,7 @@ def test_whichever_allocation_fails_wp_matching_protects_a_prefix(bare):
 
 @case("FAIL-8", features=(wpu,), also=Feature.EVENT_FORK, **FILLED)
 def test_whichever_allocation_of_a_fork_fails_the_protection_stays(mem):
+    errors = set()
     mem.protect()
     with fault_injection.enabled():
         for attempt in fault_injection.attempts(mem.subject.main):
@@ -162,20 +163,25 @@ def test_whichever_allocation_of_a_fork_fails_the_protection_stays(mem):
                 child.subject.close()
             assert mem.protected() == {mem.page}
             assert mem.uffd.read() is None
+            errors.add(attempt.error)
+    assert errors == {0, ENOMEM}
     assert mem.store().message == mem.wp_fault()
 
 
 @case("FAIL-8", features=(wpu,), also=Feature.EVENT_REMAP, **FILLED)
 def test_whichever_allocation_of_mremap_fails_the_protection_stays(mem):
+    errors = set()
     mem.protect()
     with fault_injection.enabled():
-        for attempt in fault_injection.attempts(mem.subject.main):
+        for attempt in fault_injection.attempts(mem.subject.toucher()):
             moved = mem
             with attempt:
                 moved, _ = mem.move()
             assert moved.protected() == {moved.page}
             mem = moved
             assert mem.uffd.read() is None
+            errors.add(attempt.error)
+    assert errors == {0, ENOMEM}
     assert mem.store().message == mem.wp_fault()
 
 
