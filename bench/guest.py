@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
+from helpers.cases import case
 
 
+@case("bench")
 def test_the_benchmark(request: pytest.FixtureRequest) -> None:
     stream = request.config.getoption("--stream")
     figures = Path(stream or "results/bench/stream.jsonl").with_name("bench.json")
