@@ -192,6 +192,12 @@ class Function:
     start: int  # of its body, after the brace
     end: int
 
+    @property
+    def nothing(self) -> str:
+        """The statement that has it do nothing, and tell of no success."""
+        void = "void" in self.type.split() and "*" not in self.type
+        return "return;" if void else "return 0;"
+
 
 def functions(code: str) -> Iterator[Function]:
     """The functions that masked code defines: their bodies' braces stand in the first column."""
@@ -386,9 +392,9 @@ def _named(file: str, code: str, known: dict[str, Function], entry: dict[str, An
     if function is None:
         raise PlantError(f"{where}: there is no such function")
     about = {"name": entry["id"], "why": entry.get("why", "")}
-    if "first" in entry:
+    if entry["fault"] == "nothing":
         top = function.start
-        return Fault(file, function.name, top, top, "first", entry["first"], **about)
+        return Fault(file, function.name, top, top, "first", function.nothing, **about)
     words = re.findall(r"\w+|[^\w\s]", entry["find"])
     spaced = re.compile(r"\s*".join(map(_spelled, words)))
     found = list(spaced.finditer(code, function.start, function.end))

@@ -127,6 +127,18 @@ def test_a_fault_made_by_hand_is_found_whatever_the_blanks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("returned", "statement"),
+    [("static void", "return;"), ("static inline bool", "return 0;"), ("void *", "return 0;")],
+)
+def test_a_function_that_does_nothing_returns_what_its_type_asks_for(
+    returned: str, statement: str
+) -> None:
+    text = f"{returned} f(int x)\n{{\n\ta(x);\n}}\n"
+    (fault,) = plant.named("a.c", text, [ENTRY | {"fault": "nothing"}])
+    assert statement in plant.inserted(text, [fault])
+
+
+@pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"function": "g"}, "no such function"),
