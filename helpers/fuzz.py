@@ -97,6 +97,7 @@ class Hunt:
         self.machine = machine
         self.fresh = fresh
         self.taken = programs.Taken()
+        self.programs = self.operations = 0  # that were run
         self._last: list[Op] = []  # the last one, or the shortest that has failed
         self._end = math.inf  # when no further program is begun
         self._longest = 0.0  # seconds that a program took which came to its end
@@ -145,6 +146,8 @@ class Hunt:
         try:
             seen = programs.run(subject, self.machine, self.world, chosen)
             self._longest = max(self._longest, time.monotonic() - begun)
+            self.programs += 1
+            self.operations += len(chosen)
             self.taken += programs.check(self.world, chosen, seen)
         except (programs.Disagreement, SubjectLost) as failed:
             self._failed = failed  # what follows are attempts to shrink it

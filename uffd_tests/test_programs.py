@@ -38,4 +38,6 @@ def test_programs_do_as_the_model_says(hunt, subject, pytestconfig):
     except (Disagreement, SubjectLost):
         hunt.slowly(subject)
         raise
-    print("of the model's transitions:", programs.coverage(hunt.taken))  # evidence in the stream
+    # evidence in the stream
+    print(f"{hunt.programs} programs of {hunt.operations} operations; of the model's transitions:")
+    print(programs.coverage(hunt.taken))
