@@ -1178,7 +1178,7 @@ def sensible(world: World, program: Iterable[Op]) -> list[Op]:
             "mremap": one_mapping and whole,
             "scan": world.asynchronous,
             # on protected pages of shmem it is known never to end: HIST-1
-            "guard": world.hugetlb or not any(world.kinds[n].file for n in op.pages),
+            "guard": world.hugetlb or not (file and any(world.kinds[n].file for n in op.pages)),
         }
         if possible.get(op.name, True):
             kept.append(op)
