@@ -52,7 +52,7 @@ def _say(text: str) -> None:
 
 def planted(source: Path, config: str) -> dict[str, str]:
     """What the flavour's kernel differs in from the source."""
-    return plant.planted(source, plant.plan(source, config))
+    return plant.planted(source, plant.plan(source, config).faults)
 
 
 @dataclass(frozen=True)
@@ -200,11 +200,10 @@ def _run(options: argparse.Namespace) -> None:
     source = options.source.tree()
     _say(f"the kernel: {source}")
     tree = built.build(built.Flavour(FLAVOUR, change=planted), options.source)
-    missing: list[str] = []
-    faults = plant.plan(source, (tree / ".config").read_text(), missing)
-    for place in missing:
+    plan = plant.plan(source, (tree / ".config").read_text())
+    for place in plan.missing:
         _say(f"handmade.toml: {place}, in this source")
-    chosen = [fault for fault in faults if fnmatchcase(fault.id, options.only)]
+    chosen = [fault for fault in plan.faults if fnmatchcase(fault.id, options.only)]
     if not chosen:
         raise PlantError(f"no fault's id matches {options.only}: --list shows them")
     if options.list:

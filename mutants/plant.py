@@ -361,23 +361,19 @@ def _calls(code: str, function: Function, operators: Operators) -> Iterator[tupl
 # -- those made by hand
 
 
-def named(
-    file: str, text: str, entries: Iterable[dict[str, Any]], missing: list[str] | None = None
-) -> list[Fault]:
-    """The faults that `handmade.toml` names in a file. A place that isn't there is told in
-    `missing`, or raises PlantError."""
+def named(file: str, text: str, entries: Iterable[dict[str, Any]]) -> tuple[list[Fault], list[str]]:
+    """The faults that `handmade.toml` names in a file, and a word for each place that isn't
+    there."""
     code = masked(text)
     known = {function.name: function for function in functions(code)}
-    faults = []
+    faults, missing = [], []
     for entry in entries:
         if entry["file"] == file:
             try:
                 faults.append(_named(file, code, known, entry))
             except PlantError as error:
-                if missing is None:
-                    raise
                 missing.append(str(error))
-    return faults
+    return faults, missing
 
 
 def _spelled(word: str) -> str:
@@ -399,7 +395,9 @@ def _named(file: str, code: str, known: dict[str, Function], entry: dict[str, An
     spaced = re.compile(r"\s*".join(map(_spelled, words)))
     found = list(spaced.finditer(code, function.start, function.end))
     number = entry.get("nth", 1)
-    if len(found) < number or (len(found) > 1 and "nth" not in entry):
+    if len(found) < number:
+        raise PlantError(f"{where}: `{entry['find']}` is there {len(found)} times")
+    if len(found) > 1 and "nth" not in entry:
         raise PlantError(f"{where}: `{entry['find']}` is there {len(found)} times: say nth")
     start, end = found[number - 1].span()
     if entry["fault"] == "drop":
@@ -412,14 +410,20 @@ def _named(file: str, code: str, known: dict[str, Function], entry: dict[str, An
 # -- planting
 
 
-def plan(source: Path, config: str, missing: list[str] | None = None) -> list[Fault]:
-    """All faults, numbered, by file and place. A place of `handmade.toml` that this source doesn't
-    have is told in `missing`, if it is another than that file is for. Raises PlantError, OSError.
-    """
+@dataclass(frozen=True)
+class Plan:
+    """What is planted in a source."""
+
+    faults: list[Fault]  # numbered, by file and place
+    missing: list[str]  # a word for each place of `handmade.toml` that it doesn't have
+
+
+def plan(source: Path, config: str) -> Plan:
+    """All faults for a source. Raises OSError, and PlantError where `handmade.toml` names a place
+    that the source which it is for doesn't have."""
     operators = Operators.load()
     handmade = tomllib.loads(HANDMADE.read_text())
     entries = handmade["mutant"]
-    elsewhere = None if source.name == handmade["source"] else [] if missing is None else missing
     table = operators.table
     files = sorted(
         str(path.relative_to(source))
@@ -428,9 +432,11 @@ def plan(source: Path, config: str, missing: list[str] | None = None) -> list[Fa
         if str(path.relative_to(source)) not in table["except"]
     )
     faults: list[Fault] = []
+    missing: list[str] = []
     for file in files:
         text = (source / file).read_text()
-        by_hand = named(file, text, entries, elsewhere)
+        by_hand, lacking = named(file, text, entries)
+        missing += lacking
         taken = {(f.start, f.end, f.kind, f.other) for f in by_hand}
         found = [
             fault
@@ -443,7 +449,9 @@ def plan(source: Path, config: str, missing: list[str] | None = None) -> list[Fa
             faults.append(replace(fault, text=there, line=line))
     if lost := {entry["file"] for entry in entries} - set(files):
         raise PlantError(f"handmade.toml: no such file: {' '.join(sorted(lost))}")
-    return list(_numbered(faults))
+    if missing and source.name == handmade["source"]:
+        raise PlantError(f"handmade.toml: {missing[0]}")
+    return Plan(list(_numbered(faults)), missing)
 
 
 def _numbered(faults: Iterable[Fault]) -> Iterator[Fault]:

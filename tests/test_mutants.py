@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ ENTRY = {"id": "it", "file": "a.c", "function": "f", "find": "a( x )", "fault": 
 
 def test_a_fault_made_by_hand_is_found_whatever_the_blanks() -> None:
     text = body("\ty = a(\n\t\tx);")
-    (fault,) = plant.named("a.c", text, [ENTRY])
+    (fault,), _ = plant.named("a.c", text, [ENTRY])
     assert text[fault.start : fault.end] == "a(\n\t\tx)"
     assert (fault.kind, fault.other) == ("instead", "b(x)")
 
@@ -134,7 +135,7 @@ def test_a_function_that_does_nothing_returns_what_its_type_asks_for(
     returned: str, statement: str
 ) -> None:
     text = f"{returned} f(int x)\n{{\n\ta(x);\n}}\n"
-    (fault,) = plant.named("a.c", text, [ENTRY | {"fault": "nothing"}])
+    (fault,), _ = plant.named("a.c", text, [ENTRY | {"fault": "nothing"}])
     assert statement in plant.inserted(text, [fault])
 
 
@@ -147,8 +148,21 @@ def test_a_function_that_does_nothing_returns_what_its_type_asks_for(
     ],
 )
 def test_a_place_that_is_not_there_is_told(change: dict[str, str], complaint: str) -> None:
-    with pytest.raises(PlantError, match=f"it: a.c: .*{complaint}"):
-        plant.named("a.c", body("\ty = a(x) + x;"), [ENTRY | change])
+    faults, (missing,) = plant.named("a.c", body("\ty = a(x) + x;"), [ENTRY | change])
+    assert not faults
+    assert re.fullmatch(f"it: a.c: .*{complaint}", missing)
+
+
+def test_another_source_than_they_are_made_for_may_lack_places(tmp_path: Path) -> None:
+    handmade = tomllib.loads(plant.HANDMADE.read_text())
+    for name in (handmade["source"], "another"):
+        for entry in handmade["mutant"]:
+            file = tmp_path / name / entry["file"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    with pytest.raises(PlantError, match="no such function"):
+        plant.plan(tmp_path / handmade["source"], "")
+    assert len(plant.plan(tmp_path / "another", "").missing) == len(handmade["mutant"])
 
 
 # -- planted
