@@ -92,7 +92,9 @@ def _request(words: list[str]) -> Request:
         help="a guest hangs that has said nothing for so long (default: 60 with KVM, else 150)",
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="fetch the newest packages, though the cache has some"
+        "--fresh",
+        action="store_true",
+        help="fetch the newest packages, though the cache has some, and build anew",
     )
     parser.add_argument("--quiet", action="store_true", help="tell only what went wrong")
     options = parser.parse_args(words[:split])

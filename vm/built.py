@@ -39,20 +39,24 @@ class LinuxSource:
     suite: str = "trixie"
     package: str = "linux-source-6.12"
 
-    def tree(self) -> Path:
-        """The unpacked source, fetched where the cache has none; nothing is ever built in it.
+    def tree(self, *, fresh: bool = False) -> Path:
+        """The unpacked source, fetched where the cache has none, or when `fresh`; nothing is ever
+        built in it.
 
         Raises VmError, BuildError, OSError.
         """
         folder = _cache() / "source" / self.package
-        if not folder.is_dir():
+        if fresh or not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             apt = packages.Apt(self.suite)
             apt.update()
             with tempfile.TemporaryDirectory(dir=folder.parent) as name:
                 scratch = Path(name)
                 (deb,) = apt.download([apt.newest(self.package)], scratch)
-                _unpack(deb, scratch).rename(folder)
+                unpacked = _unpack(deb, scratch)
+                if folder.exists():
+                    folder.rename(scratch / "old")
+                unpacked.rename(folder)
         return folder
 
 
@@ -144,15 +148,19 @@ def _lay(source: Path, tree: Path, files: Files) -> None:
     laid.write_text("\n".join(files))
 
 
-def build(flavour: Flavour, source: LinuxSource | None = None) -> Path:
-    """The tree of a built flavour, as `vm.kernels.at` and run-in-vm.sh take it.
+def build(flavour: Flavour, source: LinuxSource | None = None, *, fresh: bool = False) -> Path:
+    """The tree of a built flavour, as `vm.kernels.at` and run-in-vm.sh take it; when `fresh`, of
+    the newest source, and wholly anew.
 
-    The first build takes some eight minutes of two CPUs. Raises BuildError, VmError, OSError.
+    That, or a first build, takes some eight minutes of two CPUs. Raises BuildError, VmError,
+    OSError.
     """
-    origin = (source or LinuxSource()).tree()
+    origin = (source or LinuxSource()).tree(fresh=fresh)
     tree = _cache() / "built" / f"{origin.name}-{flavour.name}"
     tree.parent.mkdir(parents=True, exist_ok=True)
     with locked(tree.parent):
+        if fresh:
+            shutil.rmtree(tree, ignore_errors=True)
         if not tree.is_dir():
             _require_tools()
             with tempfile.TemporaryDirectory(dir=tree.parent) as name:

@@ -42,11 +42,11 @@ class Kernel:
     group: str = ""  # it is run when it, or this, is asked for; "": always
 
     def files(self, *, fresh: bool = False) -> KernelFiles:
-        """Its files; those of a package are fetched. Raises VmError or OSError."""
+        """Its files; those of a package are fetched, or built. Raises VmError or OSError."""
         if isinstance(self.source, Package):
             return in_folder(self.source.folder(fresh=fresh))
         if isinstance(self.source, LinuxSource):
-            return in_tree(_built(self.source))
+            return in_tree(_built(self.source, fresh=fresh))
         if isinstance(self.source, Running):
             return running()
         return at(self.source)
@@ -229,11 +229,11 @@ def at(path: Path) -> KernelFiles:
     return _image(path)
 
 
-def _built(source: LinuxSource) -> Path:
+def _built(source: LinuxSource, *, fresh: bool) -> Path:
     """The build tree of a small kernel from that source, with all that the cases ask for.
     Raises VmError, OSError."""
     try:
-        return built.build(built.Flavour("plain"), source)
+        return built.build(built.Flavour("plain"), source, fresh=fresh)
     except BuildError as error:
         raise VmError(str(error)) from None
 
