@@ -58,6 +58,7 @@ class Machine:
     soft_dirty: bool  # pagemap's bit 55 tells of writes
     droppable: bool  # MAP_DROPPABLE is known
     secret: bool  # memfd_secret(2) is known and enabled
+    moves_pages: bool  # move_pages(2) is known
     open_to_all: bool  # vm.unprivileged_userfaultfd
 
     @property
@@ -140,6 +141,7 @@ def probe(root: Subject) -> Machine:
                 lambda: subject.mmap(PAGESIZE, Prot.RW, Map.DROPPABLE | Map.ANONYMOUS)
             ),
             secret=_answers(lambda: subject.syscall("memfd_secret", 0)),
+            moves_pages=_answers(lambda: subject.syscall("move_pages", 0, 0, 0, 0, 0, 0)),
             open_to_all=procfs.read(_SYSCTL) == "1",
         )
     finally:
@@ -186,9 +188,9 @@ KERNEL_FAULTS = Need(
 )
 ROOT = Need(lambda m: m.privileged, "needs root: run as root")
 NUMA = Need(
-    lambda _: len(procfs.numa_nodes()) > 1,
-    "there is one NUMA node, and no other to move pages to: run it in a guest, by "
-    "./run-in-vm.sh, or boot with numa=fake=2",
+    lambda m: m.moves_pages and len(procfs.numa_nodes()) > 1,
+    "pages can't be moved from one NUMA node to another: run it in a guest, by ./run-in-vm.sh, or "
+    "boot with numa=fake=2, and from 7.3 on with CONFIG_NUMA_MIGRATION=y",
 )
 DISPOSABLE = Need(
     lambda _: disposable(),
