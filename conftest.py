@@ -143,7 +143,7 @@ def _mark_known_issues(items: list[pytest.Item]) -> None:
         for issue in issues:
             if issue.covers(name):
                 reason = f"{issue.reason} ({issue.link})"
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True, run=issue.run))
 
 
 # -- fixtures

@@ -43,9 +43,13 @@ def test_every_known_issue_concerns_a_case() -> None:
     assert [p for p in patterns if not any(fnmatchcase(name, p) for name in collected())] == []
 
 
-def test_known_issue_without_a_reason_is_refused() -> None:
-    with pytest.raises(ValueError, match="reason"):
-        known_issues.parse('[[issue]]\ncases = ["a"]\nkernels = ["*"]\nlink = "b"\n')
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [('link = "b"', "reason"), ('reason = "b"\nlink = "b"\nskip = true', "skip")],
+)
+def test_malformed_known_issue_is_refused(lines: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        known_issues.parse(f'[[issue]]\ncases = ["a"]\nkernels = ["*"]\n{lines}\n')
 
 
 def test_senseless_combinations_are_absent() -> None:
