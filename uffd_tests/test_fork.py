@@ -99,13 +99,15 @@ def test_async_child_with_the_event_takes_its_own_protection_away(mem):
     assert mem.protected() == set(mem.unit)
 
 
-@case(
-    "FORK-11",
-    kinds=(anon, hugetlb_private),
-    states=(populated, pmd_mapped),
-    features=SYNC,
-    where=once,
-)
+PINNED = {
+    "kinds": (anon, hugetlb_private),
+    "states": (populated, pmd_mapped),
+    "features": SYNC,
+    "where": once,
+}
+
+
+@case("FORK-11", **PINNED)
 def test_copy_of_a_pinned_page_is_not_protected_without_the_event(mem, ring):
     ring.pin(mem)
     mem.protect(mem.unit)
@@ -116,14 +118,7 @@ def test_copy_of_a_pinned_page_is_not_protected_without_the_event(mem, ring):
     assert mem.load().value == content(mem)
 
 
-@case(
-    "FORK-11",
-    kinds=(anon, hugetlb_private),
-    states=(populated, pmd_mapped),
-    features=SYNC,
-    where=once,
-    **EVENT,
-)
+@case("FORK-11", **PINNED, **EVENT)
 def test_copy_of_a_pinned_page_is_protected_with_the_event(mem, ring):
     ring.pin(mem)
     mem.protect(mem.unit)
@@ -134,14 +129,7 @@ def test_copy_of_a_pinned_page_is_protected_with_the_event(mem, ring):
     assert mem.store().message == mem.wp_fault()
 
 
-@case(
-    "FORK-11",
-    kinds=(anon, hugetlb_private),
-    states=(populated, pmd_mapped),
-    features=SYNC,
-    where=once,
-    **EVENT,
-)
+@case("FORK-11", **PINNED, **EVENT)
 def test_fork_protects_nothing_that_is_pinned_and_was_not_protected(mem, ring):
     ring.pin(mem)
     child = mem.fork()

@@ -62,16 +62,11 @@ def lean(setup):
     return setup.features is (wpu if setup.kind.anonymous and setup.state in NONE else plain)
 
 
+LEAN = {"states": SOME, "features": (plain, wpu), "thp": (False,), "where": lean}
+
+
 @of(WRITES)
-@case(
-    "KERN-1",
-    kinds=(anon,),
-    states=SOME,
-    features=(plain, wpu),
-    thp=(False,),
-    where=lean,
-    needs=(KERNEL_FAULTS,),
-)
+@case("KERN-1", kinds=(anon,), **LEAN, needs=(KERNEL_FAULTS,))
 def test_write_raises_one_message_and_completes(mem, act):
     mem.protect(mem.near)
     assert (write := act.begin()).message == mem.wp_fault()
@@ -98,7 +93,7 @@ def test_write_to_a_page_it_looks_up_raises_one_message(mem, act):
 
 
 @of(READS)
-@case("KERN-2", kinds=(anon,), states=SOME, features=(plain, wpu), thp=(False,), where=lean)
+@case("KERN-2", kinds=(anon,), **LEAN)
 def test_read_is_silent_and_leaves_it_protected(mem, act):
     mem.protect(mem.near)
     assert (read := act.begin()).silent
@@ -118,7 +113,7 @@ def test_read_of_a_page_it_looks_up_is_silent(mem, act):
 
 
 @of(HASTY_WRITES)
-@case("KERN-3", kinds=(anon,), states=SOME, features=(plain, wpu), thp=(False,), where=lean)
+@case("KERN-3", kinds=(anon,), **LEAN)
 def test_write_that_cannot_wait_fails(mem, act):
     mem.protect()
     assert act.begin().error == act.refusal
@@ -187,15 +182,7 @@ def test_user_mode_only_fails_what_would_wait(mem, act):
 
 
 @pytest.mark.parametrize("name", ["fstat", "pread64"])
-@case(
-    "KERN-7",
-    kinds=(anon, memfd_shared),
-    states=SOME,
-    features=(plain, wpu),
-    thp=(False,),
-    where=lean,
-    needs=(KERNEL_FAULTS,),
-)
+@case("KERN-7", kinds=(anon, memfd_shared), **LEAN, needs=(KERNEL_FAULTS,))
 def test_write_across_two_pages_raises_a_message_for_each(mem, name):
     first, second = mem.page, mem.page + 1
     file, scratch = file_with(mem.subject, VALUE, VALUE), mem.subject.main.scratch_address
@@ -210,16 +197,7 @@ def test_write_across_two_pages_raises_a_message_for_each(mem, name):
     assert mem.peek(mem.address(second) - ACROSS // 2, ACROSS) == mem.subject.main.scratch(ACROSS)
 
 
-@case(
-    "KERN-8",
-    kinds=(anon,),
-    states=SOME,
-    features=(plain, wpu),
-    thp=(False,),
-    where=lean,
-    access=USER_MODE_ONLY,
-    needs=(USER_MODE,),
-)
+@case("KERN-8", kinds=(anon,), **LEAN, access=USER_MODE_ONLY, needs=(USER_MODE,))
 def test_user_mode_only_cuts_a_read_short(mem):
     file = file_with(mem.subject, VALUE, VALUE)
     mem.protect()
@@ -229,15 +207,7 @@ def test_user_mode_only_cuts_a_read_short(mem):
     assert mem.load().value == content(mem)
 
 
-@case(
-    "KERN-9",
-    kinds=KINDS,
-    states=SOME,
-    features=(plain, wpu),
-    thp=(False,),
-    where=lean,
-    needs=(KERNEL_FAULTS,),
-)
+@case("KERN-9", kinds=KINDS, **LEAN, needs=(KERNEL_FAULTS,))
 def test_registering_a_buffer_raises_a_message(mem, ring):
     mem.protect(mem.near)
     pin = Touch(ring.register(mem.subject.toucher(), mem.address(), mem.page_bytes), mem.uffd)
@@ -247,15 +217,7 @@ def test_registering_a_buffer_raises_a_message(mem, ring):
     assert mem.load().value == content(mem)
 
 
-@case(
-    "KERN-11",
-    kinds=(anon, memfd_shared),
-    states=SOME,
-    features=(plain, wpu),
-    thp=(False,),
-    where=lean,
-    needs=(KERNEL_FAULTS,),
-)
+@case("KERN-11", kinds=(anon, memfd_shared), **LEAN, needs=(KERNEL_FAULTS,))
 def test_signal_frame_on_a_protected_stack_raises_messages(mem):
     thread, before = mem.subject.toucher(), mem.subject.interruptions
     stack_for_signals(thread, mem.start, mem.size)
