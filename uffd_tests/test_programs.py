@@ -28,7 +28,7 @@ def hunt(request, machine, subjects, require):
 
 
 @case("MODEL-1", needs=(UFFD,))
-def test_programs_do_as_the_model_says(hunt, subject, pytestconfig):
+def test_programs_do_as_the_model_says(hunt, subject, pytestconfig, request):
     seconds = pytestconfig.getoption("fuzz")
     try:
         if seconds:
@@ -38,6 +38,6 @@ def test_programs_do_as_the_model_says(hunt, subject, pytestconfig):
     except (Disagreement, SubjectLost):
         hunt.slowly(subject)
         raise
-    # evidence in the stream
-    print(f"{hunt.programs} programs of {hunt.operations} operations; of the model's transitions:")
-    print(programs.coverage(hunt.taken))
+    ran = f"{hunt.programs} programs of {hunt.operations} operations"
+    told = f"{ran}; of the model's transitions: {programs.coverage(hunt.taken)}"
+    request.node.add_report_section("call", "programs", told)  # evidence in the stream
