@@ -20,7 +20,7 @@ from pathlib import Path
 from helpers import pagemap, procfs, swap
 from helpers.procfs import HUGETLB_KNOBS, MTHP_KNOBS, THP_KNOBS, chosen
 from helpers.subject import Subject
-from helpers.uapi import Advice, Feature, Ioctl, Map, Prot
+from helpers.uapi import Advice, Category, Feature, Ioctl, Map, Prot
 from helpers.uffd import DEVICE, Access, Userfaultfd
 
 _SYSCTL = Path("/proc/sys/vm/unprivileged_userfaultfd")
@@ -52,6 +52,7 @@ class Machine:
     pmd_bytes: int  # of a PMD-mapped THP; 0 without THP
     zero_page_knob: bool  # huge zero pages are used
     pagemap_scan: bool
+    guard_category: bool  # PAGEMAP_SCAN knows guard pages
     user_mode: bool  # UFFD_USER_MODE_ONLY is known
     kpageflags: bool  # /proc/kpageflags can be read
     advices: frozenset[Advice]  # those that madvise(2) knows
@@ -130,6 +131,9 @@ def probe(root: Subject) -> Machine:
             pmd_bytes=int(procfs.read(THP_KNOBS / "hpage_pmd_size", "0")),
             zero_page_knob=procfs.read(THP_KNOBS / "use_zero_page") == "1",
             pagemap_scan=_scans(subject),
+            guard_category=_answers(
+                lambda: pagemap.scan(subject, start, start, returned=Category.GUARD)
+            ),
             user_mode=_answers(lambda: Userfaultfd.open(subject, Access.USER_MODE_ONLY).close()),
             kpageflags=os.access("/proc/kpageflags", os.R_OK) and os.geteuid() == 0,
             advices=frozenset(
@@ -213,6 +217,9 @@ PAGEMAP_WP = Need(
 )
 PAGEMAP_SCAN = Need(
     lambda m: m.pagemap_scan, "the kernel has no PAGEMAP_SCAN: boot Linux 6.7 or later"
+)
+GUARD_CATEGORY = Need(
+    lambda m: m.guard_category, "PAGEMAP_SCAN knows no guard pages: boot Linux 6.16 or later"
 )
 ZERO_PAGE_SEEN = Need(
     lambda m: m.pagemap_scan or m.kpageflags,

@@ -41,7 +41,7 @@ from helpers.axes import (
 )
 from helpers.batch import Batch
 from helpers.cases import case, refuses
-from helpers.machine import PAGEMAP_SCAN, SOFT_DIRTY, advice
+from helpers.machine import GUARD_CATEGORY, PAGEMAP_SCAN, SOFT_DIRTY, advice
 from helpers.pagemap import Page
 from helpers.uapi import Advice, Category, Feature, Ioctl, Map, Prot, RegisterMode, ScanFlag
 from helpers.uffd import Userfaultfd
@@ -530,6 +530,20 @@ def test_wp_matching_leaves_a_guard_page_a_guard(mem):
     assert mem.load().signal == SIGSEGV
     mem.advise(Advice.GUARD_REMOVE)
     assert mem.look() == Page.NONE
+
+
+@case(
+    "SCAN-24",
+    kinds=ANON,
+    states=(none_pte,),
+    features=ASYNC,
+    thp=(False,),
+    needs=(GUARD, GUARD_CATEGORY),
+)
+def test_guard_page_is_reported_as_one(mem):
+    mem.advise(Advice.GUARD_INSTALL)
+    scan = mem.scan(required=Category.GUARD, returned=Category.GUARD)
+    assert mem.reported(scan) == {mem.page}
 
 
 @case(
