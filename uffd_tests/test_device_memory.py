@@ -27,12 +27,18 @@ from helpers.uapi import Feature, Prot
 
 AXES = {"kinds": ANON, "states": (populated, pmd_mapped), "needs": (DEVICE_MEMORY,)}
 SMALL = AXES | {"states": (populated,)}  # of what it has for itself
+HUGE = AXES | {"states": (pmd_mapped,)}
 EMPTY = AXES | {"states": (none_pte, none_pmd, zero_page, huge_zero_page), "where": protectable}
 
 
 @pytest.fixture
 def device(mem):
     return Device(mem)
+
+
+def read_only_and_back(mem):
+    for prot in (Prot.READ, Prot.RW):
+        mem.subject.mprotect(*mem.span(mem.unit), prot)
 
 
 @case("DEV-1", features=FEATURES, **AXES)
@@ -93,8 +99,15 @@ def test_page_that_a_device_has_for_itself_is_not_protected(mem, device):
 @case("DEV-2", **SMALL)
 def test_mprotect_of_what_a_device_has_protects_nothing(mem, device, get):
     get(device)
-    for prot in (Prot.READ, Prot.RW):
-        mem.subject.mprotect(*mem.span(mem.unit), prot)
+    read_only_and_back(mem)
+    assert mem.protected() == set()
+    assert mem.store().silent
+
+
+@case("DEV-2", **HUGE)
+def test_mprotect_of_a_huge_page_of_a_device_protects_nothing(mem, device):
+    device.take()
+    read_only_and_back(mem)
     assert mem.protected() == set()
     assert mem.store().silent
 
