@@ -21,7 +21,7 @@ try:
 except build.BuildError as failure:
     pytest.exit(str(failure), returncode=pytest.ExitCode.USAGE_ERROR)
 
-from helpers import arrange, hugepages, known_issues, lease, stream, swap
+from helpers import arrange, hugepages, kernel_access, known_issues, lease, stream, swap
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared, setup_of
 from helpers.io_uring import IO_URING, Ring
@@ -271,6 +271,18 @@ def ring(mem: Region, require: Callable[[Need], None]) -> Iterator[Ring]:
 def bare(pytestconfig: pytest.Config, region: Region) -> Region:
     """The same, with a userfaultfd but not registered with it."""
     return _prepare(pytestconfig, region, register=False)
+
+
+@pytest.fixture
+def act(
+    request: pytest.FixtureRequest, mem: Region, require: Callable[[Need], None]
+) -> kernel_access.Act:
+    """The parameter's call (kernel_access.of), prepared on the region."""
+    call: kernel_access.Call = request.param
+    for need in call.needs:
+        require(need)
+    actor = request.getfixturevalue("other") if call.foreign else mem.subject
+    return kernel_access.Act(call, mem, actor)
 
 
 @pytest.fixture

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from errno import EFAULT, EIO
 from functools import cache
 from mmap import PAGESIZE, mmap
 from pathlib import Path
 from signal import SIGUSR1
+
+import pytest
 
 from helpers import procfs
 from helpers.arrange import content
@@ -89,6 +91,11 @@ class Act:
     def error(self, touch: Touch) -> int:
         """The errno of a call that has ended, else 0."""
         return touch.error or self._prepared.failure()
+
+
+def of(calls: Iterable[Call]) -> pytest.MarkDecorator:
+    """Runs a case over these calls, each of which the fixture `act` prepares."""
+    return pytest.mark.parametrize("act", calls, ids=lambda call: call.name, indirect=True)
 
 
 # -- what calls need
@@ -368,7 +375,7 @@ WRITES = (
     Call("pagemap_scan", _structure(_scan), needs=(PAGEMAP_SCAN,)),
 )
 PROCESS_VM_READV = Call("process_vm_readv", _process_vm("process_vm_readv"))  # pins the page
-READS = (
+PATIENT_READS = (
     PROCESS_VM_READV,
     Call("process_vm_readv_of_another", _process_vm("process_vm_readv"), True, needs=_OTHERS),
     Call("o_direct_write", _write_directly, needs=(DIRECT_WRITE,)),
@@ -377,10 +384,13 @@ READS = (
     Call("vmsplice_gift", _vmsplice_in(SPLICE_F_GIFT)),
     Call("vmsplice_and_tee", _vmsplice_in(0, tee=True)),
     Call("futex_cmp_requeue", _futex_compare(FUTEX_PRIVATE_FLAG)),
-    Call("proc_mem_read", _through_mem("pread64")),
-    Call("proc_mem_read_of_another", _through_mem("pread64"), True, needs=_OTHERS),
-    Call("ptrace_peek", _traced(PTRACE_PEEKDATA), True, needs=_OTHERS),
 )
+HASTY_READS = (
+    Call("proc_mem_read", _through_mem("pread64"), refusal=EIO),
+    Call("proc_mem_read_of_another", _through_mem("pread64"), True, EIO, _OTHERS),
+    Call("ptrace_peek", _traced(PTRACE_PEEKDATA), True, EIO, _OTHERS),
+)
+READS = (*PATIENT_READS, *HASTY_READS)
 SHARED_FUTEX_READS = (  # without FUTEX_PRIVATE_FLAG
     Call("futex_cmp_requeue", _futex_compare(0)),
     Call("futex_wake", _futex_wake),

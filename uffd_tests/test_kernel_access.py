@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter KERN: how the kernel's own access meets protected pages."""
 
-from collections.abc import Iterable
 from signal import SIGUSR1
 
 import pytest
@@ -28,9 +27,8 @@ from helpers.kernel_access import (
     SHARED_FUTEX_READS,
     VALUE,
     WRITES,
-    Act,
-    Call,
     file_with,
+    of,
     stack_for_signals,
 )
 from helpers.machine import KERNEL_FAULTS, USER_MODE
@@ -42,19 +40,6 @@ KINDS = (anon, memfd_shared, hugetlb_shared)
 SOME = (none_pte, populated)
 USER_MODE_ONLY = Access.USER_MODE_ONLY
 ACROSS = 16  # bytes, half of them on either side of a page's end
-
-
-def of(calls: Iterable[Call]):
-    return pytest.mark.parametrize("act", calls, ids=lambda call: call.name, indirect=True)
-
-
-@pytest.fixture
-def act(request, mem, require):
-    """The parameter's call, prepared on the region."""
-    call = request.param
-    for need in call.needs:
-        require(need)
-    return Act(call, mem, request.getfixturevalue("other") if call.foreign else mem.subject)
 
 
 def lean(setup):
