@@ -48,7 +48,7 @@ _SECONDS = 4.0  # on a machine that is busy with other things
 _WORKER, _ACTOR = 0, 1  # touchers
 _NS = 1_000_000_000
 _TIMESPEC = struct.Struct("QQ")
-_ASKED = Category.PRESENT | Category.SWAPPED | Category.WRITTEN | Category.FILE
+_ASKED = Category.PRESENT | Category.SWAPPED | Category.FILE
 _FILLER_BYTES = 32 << 20  # which a fork copies in front of the region
 _FILLER_DISTANCE = 1 << 32
 
@@ -69,7 +69,14 @@ class Glance:
         if mem.machine.pagemap_scan:
             vector, self._regions = room.take(ffi.sizeof("struct page_region") * len(pages))
             span = mem.span(pages)
-            self.operations.append(_scan(room, mem, span, vector, return_mask=_ASKED))
+            asked = _ASKED | self._unprotected
+            self.operations.append(_scan(room, mem, span, vector, return_mask=asked))
+
+    @property
+    def _unprotected(self) -> Category:
+        """What PAGEMAP_SCAN calls a page that carries no bit."""
+        rwp = RegisterMode.RWP in self._mem.setup.mode
+        return Category.ACCESSED if rwp else Category.WRITTEN
 
     def _pages_with(self, bits: int) -> set[int]:
         """The pages whose pagemap word has one of the bits. (Plain numbers: a THP has many.)"""
@@ -107,12 +114,12 @@ class Glance:
         if not self._mem.kind.hugetlb:
             _expect_all(pages, self._pages_with(Page.PRESENT), self._pages_with(Page.SWAP))
         if self._regions is not None:
-            present, swapped, written = map(
-                self._pages_in, (Category.PRESENT, Category.SWAPPED, Category.WRITTEN)
+            present, swapped, others = map(
+                self._pages_in, (Category.PRESENT, Category.SWAPPED, self._unprotected)
             )
             _expect_all(pages, present, swapped)
-            if self._registered and written != pages - protected:
-                unequal = sorted(written ^ (pages - protected))
+            if self._registered and others != pages - protected:
+                unequal = sorted(others ^ (pages - protected))
                 raise pagemap.WitnessError(f"pagemap and PAGEMAP_SCAN disagree on pages {unequal}")
         return protected
 
@@ -176,11 +183,12 @@ class Meeting:
     # -- what the actor may do
 
     def mark(self, protected: bool, pages: range | int | None = None) -> Operation:
-        """UFFDIO_WRITEPROTECT."""
+        """UFFDIO_WRITEPROTECT, or UFFDIO_RWPROTECT where that is the region's protection."""
         start, size = self._mem.span(self._midway.pages if pages is None else pages)
         mode = ProtectMode.WP if protected else ProtectMode(0)
+        rwp = RegisterMode.RWP in self._mem.setup.mode
         raw = _raw("uffdio_writeprotect", {"start": start, "len": size, "mode": mode})
-        return self._ioctl(Ioctl.UFFDIO_WRITEPROTECT, raw)
+        return self._ioctl(Ioctl.UFFDIO_RWPROTECT if rwp else Ioctl.UFFDIO_WRITEPROTECT, raw)
 
     def register(self) -> Operation:
         """UFFDIO_REGISTER of the whole region."""

@@ -8,7 +8,7 @@ tested one; every method acts on it unless it is told another.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from mmap import PAGESIZE
 from typing import Any
@@ -230,11 +230,12 @@ class Region:
     # -- acts
 
     def protect(self, pages: range | int | None = None) -> None:
-        """Write-protects pages with UFFDIO_WRITEPROTECT. Raises OSError."""
-        self.uffd.writeprotect(*self.span(pages))
+        """Protects pages: from writes with UFFDIO_WRITEPROTECT or, where that is the setup's mode,
+        from reads too with UFFDIO_RWPROTECT. Raises OSError."""
+        self._protection(*self.span(pages), ProtectMode.WP)
 
     def protect_some(self) -> set[int]:
-        """Write-protects runs of the PMD's pages with gaps between them; those pages."""
+        """Protects runs of the PMD's pages with gaps between them; those pages."""
         chosen = [self.pmd[first:end] for first, end in _RUNS]
         for pages in chosen:
             self.protect(pages)
@@ -244,7 +245,13 @@ class Region:
         self, pages: range | int | None = None, mode: ProtectMode = ProtectMode(0)
     ) -> None:
         """Takes the protection away and, without DONTWAKE, wakes the waiters. Raises OSError."""
-        self.uffd.writeprotect(*self.span(pages), mode)
+        self._protection(*self.span(pages), mode)
+
+    @property
+    def _protection(self) -> Callable[[int, int, ProtectMode], None]:
+        """The ioctl that protects and unprotects."""
+        rwp = RegisterMode.RWP in self.setup.mode
+        return self.uffd.rwprotect if rwp else self.uffd.writeprotect
 
     def load(self, page: int | None = None, by: int = 0, offset: int = 0) -> Touch:
         """Loads a word from a page, in toucher number `by`."""
@@ -310,7 +317,7 @@ class Region:
         message = self.uffd.read() if fork.wait(self.uffd.pollable) is None else None
         child = copy(self)
         child.subject = self.subject.forked(fork)
-        child.registered = message is not None
+        child.registered = self.registered and message is not None
         if message is not None:
             child.uffd = self.uffd.child(child.subject, message)
         return child
@@ -343,7 +350,7 @@ class Region:
             raise OSError(remap.error, os.strerror(remap.error), "mremap")
         page = self.page - chosen.start if self.page in chosen else 0
         moved = self.view(target, count or len(chosen), page, "moved")
-        moved.registered = message is not None
+        moved.registered = self.registered and message is not None
         return moved, message
 
     def _touch(self, pending: Pending) -> Touch:
