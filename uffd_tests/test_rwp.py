@@ -2,7 +2,6 @@
 """SPEC.md chapter RWP: where read-write protection (Linux 7.3) meets write-protection."""
 
 from errno import EBUSY, EINVAL, ENOENT, EPERM
-from itertools import cycle
 
 import pytest
 
@@ -788,6 +787,7 @@ def test_page_of_a_device_is_written_or_accessed(bare, mode, told):
     assert set(seen(bare, bare.unit)) == {NEITHER}
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["protected_first", "unprotected_first"])
 @case(
     "RWP-25",
     kinds=(anon, hugetlb_private),
@@ -797,16 +797,20 @@ def test_page_of_a_device_is_written_or_accessed(bare, mode, told):
     mode=RWP_MODE,
     needs=(NUMA, PAGEMAP_WP),
 )
-def test_page_on_its_way_is_protected_and_unprotected(mem, rng):
+def test_page_on_its_way_is_protected_and_unprotected(mem, rng, first):
     transit = Transit(mem, rng)
-    for protected, meeting in zip(cycle((True, False)), transit.rounds(), strict=False):
-        before = transit.mark(not protected)
+    for meeting in transit.rounds():
+        before, between = transit.mark(not first), meeting.glance()
         meeting.happens(
-            meeting.mark(protected), meeting.mprotect(Prot.READ), meeting.mprotect(Prot.RW)
+            meeting.mark(first),
+            meeting.mprotect(Prot.READ),
+            meeting.mprotect(Prot.RW),
+            *between.operations,
+            meeting.mark(not first),
         )
-        assert meeting.before.protected == before
-        assert meeting.after.protected == transit.pages_if(protected)
-        assert mem.protected(transit.pages) == transit.pages_if(protected)
+        assert between.protected == transit.pages_if(first)
+        assert meeting.before.protected == meeting.after.protected == before
+        assert mem.protected(transit.pages) == before
 
 
 @case("RWP-26", also=RWP, needs=(DISPOSABLE, advice(Advice.MERGEABLE)), **SMALL)
