@@ -2,6 +2,7 @@
 """SPEC.md chapter RWP: where read-write protection (Linux 7.3) meets write-protection."""
 
 from errno import EBUSY, EINVAL, ENOENT, EPERM
+from signal import SIGBUS, SIGSEGV
 
 import pytest
 
@@ -9,6 +10,7 @@ from helpers import ksm
 from helpers.arrange import collapse, content, huge_bytes, swap_off, swap_out, swapped_bytes
 from helpers.axes import (
     ANON,
+    DISK_SHARED,
     anon,
     asynchronous,
     cached,
@@ -48,6 +50,7 @@ from helpers.region import MARKER
 from helpers.uapi import (
     Advice,
     Category,
+    CopyMode,
     FaultFlag,
     Feature,
     Ioctl,
@@ -273,6 +276,15 @@ def test_unregister_leaves_nothing_for_wp_to_meet(mem):
     assert mem.store().silent
 
 
+@case("RWP-10", kinds=ONE_OF_EACH, states=STATES, where=holds, also=RWP, mode=RWP_MODE)
+def test_closing_makes_pages_accessible(mem):
+    mem.protect(mem.unit)
+    mem.uffd.close()
+    assert mem.protected() == set()
+    assert mem.load().value == content(mem)
+    assert mem.store().silent
+
+
 @case(
     "RWP-10",
     kinds=ONE_OF_EACH,
@@ -419,13 +431,25 @@ def test_numa_balancing_leaves_the_neighbours_protected(mem):
     assert mem.load(others[0]).message == mem.fault(FaultFlag.RWP, others[0])
 
 
+@each(made_read_only_and_writable, copied, migrate)
 @case("RWP-12", kinds=(anon, memfd_shared), states=(pte_mapped,), also=RWP, mode=RWP_MODE)
-def test_mprotect_keeps_the_pattern_of_a_batch(mem):
+def test_each_page_of_a_thp_keeps_its_own_protection(mem, happens):
     protected = mem.protect_some()
-    made_read_only_and_writable(mem)
+    happens(mem)
     assert mem.protected() == protected
     assert mem.load(mem.pmd[0]).message == mem.fault(FaultFlag.RWP, mem.pmd[0])
     assert mem.load(mem.pmd[3], by=1).silent
+
+
+@case("RWP-12", kinds=ONE_OF_EACH, states=STATES, where=holds, also=RWP, mode=RWP_MODE)
+def test_page_of_a_read_only_mapping_is_protected_and_unprotected(mem):
+    mem.subject.mprotect(mem.start, mem.size, Prot.READ)
+    mem.protect(mem.unit)
+    read = mem.load()
+    assert read.message == mem.fault(FaultFlag.RWP)
+    mem.unprotect(mem.unit)
+    assert read.completes()
+    assert mem.store().signal == SIGSEGV
 
 
 @case("RWP-13", kinds=ANON, states=STATES, also=RWP, mode=RWP_MODE, needs=(SWAP,))
@@ -675,6 +699,13 @@ def test_waiter_sends_one_message_and_sleeps_on(mem):
     assert read.completes()
 
 
+@case("RWP-20", also=RWP | Feature.SIGBUS, **SMALL)
+def test_access_gets_sigbus_where_that_is_asked_for(mem):
+    mem.protect()
+    assert mem.load().signal == SIGBUS
+    assert mem.protected() == {mem.page}
+
+
 @case(
     "RWP-21",
     kinds=ONE_OF_EACH,
@@ -690,6 +721,8 @@ def test_waiter_whose_page_is_evicted_gets_it_filled(mem):
     assert read.blocked
     mem.uffd.wake(*mem.span(mem.page))
     assert read.settle().message == mem.fault(FaultFlag(0))
+    with refuses(EINVAL):
+        mem.copy_in(VALUE, CopyMode.WP)
     mem.copy_in(VALUE)
     assert read.completes()
     assert read.value == VALUE
@@ -718,6 +751,12 @@ def test_inaccessible_mapping_is_not_registered(bare):
     with refuses(EINVAL):
         bare.uffd.register(bare.start, bare.size, RWP_MODE)
     bare.uffd.register(bare.start, bare.size, WP_MODE)
+
+
+@case("RWP-23", kinds=DISK_SHARED, states=(populated,), features=(asynchronous,), also=RWP)
+def test_files_on_a_disk_are_not_registered(bare):
+    with refuses(EINVAL):
+        bare.uffd.register(bare.start, bare.size, RWP_MODE)
 
 
 @pytest.mark.parametrize(
