@@ -177,14 +177,17 @@ class Score:
         )
 
     def stale(self) -> list[str]:
-        """The patterns of reasons that cover a killed fault, or none at all."""
-        lived = [f.id for f in self.faults if not self.verdict(f).killed]
-        return [
-            pattern
+        """The patterns of reasons that cover killed faults alone; one that covers no fault may be
+        for another source."""
+        covered = {
+            pattern: [f for f in self.faults if fnmatchcase(f.id, pattern)]
             for reason in self.reasons
             for pattern in reason.faults
-            if not any(fnmatchcase(name, pattern) for name in lived)
-        ]
+        }
+        return [p for p, found in covered.items() if found and all(map(self._killed, found))]
+
+    def _killed(self, fault: Fault) -> bool:
+        return self.verdict(fault).killed
 
     def rows(self) -> list[dict[str, Any]]:
         """The table as data."""
@@ -221,7 +224,7 @@ def summary(score: Score) -> str:
         for fault in score.faults
         if score.state(fault) not in ("killed", *EXCUSED)
     ]
-    lines += [f"  survivors.toml: covers no survivor: {pattern}" for pattern in score.stale()]
+    lines += [f"  survivors.toml: what it covers is killed: {pattern}" for pattern in score.stale()]
     return "\n".join(lines)
 
 

@@ -341,7 +341,7 @@ def test_the_score_leaves_out_what_no_case_could_kill() -> None:
     )
     assert score.states() == {"killed": 2, "equivalent": 1, "open": 1}
     assert score.percent() == pytest.approx(100 * 2 / 3)
-    assert score.stale() == ["a", "x"]
+    assert score.stale() == ["a"]
     assert "open: d" in table.summary(score)
     assert "2 of 4 killed" in table.page(score)
 
