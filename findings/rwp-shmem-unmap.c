@@ -63,17 +63,25 @@ static char *map(int memory)
 	return start;
 }
 
-/* Protects all pages of a new file, and gives an advice on them; -1 if that can't be done. */
-static int lost(int uffd, int pagemap, int advice, int through_another_mapping)
+/* What is done to a file: from the mapping that is protected, or from another one. */
+enum act { RECLAIM, COLLAPSE_ELSEWHERE, PUNCH_ONE_PAGE };
+
+/* How many pages but the first lose their protection; -1 if that can't be tried. */
+static int lost(int uffd, int pagemap, enum act act)
 {
 	struct uffdio_register area = { .mode = MODE_RWP };
 	struct uffdio_writeprotect protect = { .mode = UFFDIO_WRITEPROTECT_MODE_WP };
-	int memory = syscall(SYS_memfd_create, "shared", 0), i;
+	int memory = syscall(SYS_memfd_create, "shared", 0), i, failed;
 	char *start, *other;
 
 	require(memory >= 0 && ftruncate(memory, HUGE) == 0, "memfd");
 	start = map(memory);
 	other = map(memory);
+	for (i = 0; i < PAGES; i++)
+		other[i * 4096] = 1;
+	if (act == PUNCH_ONE_PAGE && madvise(other, HUGE, MADV_COLLAPSE))
+		return -1;
+	madvise(start, HUGE, MADV_NOHUGEPAGE);	/* so that no PMD maps them */
 	for (i = 0; i < PAGES; i++)
 		start[i * 4096] = 1;
 	area.range.start = protect.range.start = (uintptr_t)start;
@@ -81,12 +89,18 @@ static int lost(int uffd, int pagemap, int advice, int through_another_mapping)
 	require(ioctl(uffd, UFFDIO_REGISTER, &area) == 0, "UFFDIO_REGISTER");
 	require(ioctl(uffd, RWPROTECT, &protect) == 0, "UFFDIO_RWPROTECT");
 	require(having(pagemap, start, PM_UFFD) == PAGES, "not all pages are protected");
-	if (madvise(through_another_mapping ? other : start, HUGE, advice) ||
-	    having(pagemap, start, PM_PRESENT) == PAGES)
+	if (act == RECLAIM)
+		failed = madvise(start, HUGE, MADV_PAGEOUT) ||
+			 having(pagemap, start, PM_PRESENT) == PAGES;
+	else if (act == COLLAPSE_ELSEWHERE)
+		failed = madvise(other, HUGE, MADV_COLLAPSE);
+	else
+		failed = fallocate(memory, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096);
+	if (failed)
 		return -1;
 	if (having(pagemap, start, PM_UFFD) == 0)
-		start[0] = 2;	/* no message: it would wait for ever */
-	return PAGES - having(pagemap, start, PM_UFFD);
+		start[4096] = 2;	/* no message: it would wait for ever */
+	return PAGES - 1 - having(pagemap, start, PM_UFFD);
 }
 
 int main(void)
@@ -94,19 +108,22 @@ int main(void)
 	struct uffdio_api api = { .api = UFFD_API, .features = FEATURE_RWP };
 	int pagemap = open("/proc/self/pagemap", O_RDONLY);
 	int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	int reclaim, collapse;
+	int reclaim, collapse, punch;
 
 	require(pagemap >= 0, "pagemap");
 	require(uffd >= 0 && ioctl(uffd, UFFDIO_API, &api) == 0, "userfaultfd with RWP");
-	reclaim = lost(uffd, pagemap, MADV_PAGEOUT, 0);
-	collapse = lost(uffd, pagemap, MADV_COLLAPSE, 1);
+	reclaim = lost(uffd, pagemap, RECLAIM);
+	collapse = lost(uffd, pagemap, COLLAPSE_ELSEWHERE);
+	punch = lost(uffd, pagemap, PUNCH_ONE_PAGE);
 	printf("of %d pages that are protected, lose it (-1: not to be tried here):\n"
 	       "  to swap: %d\n"
-	       "  by MADV_COLLAPSE of another mapping: %d\n", PAGES, reclaim, collapse);
-	if (reclaim < 0 && collapse < 0)
+	       "  by MADV_COLLAPSE of another mapping: %d\n"
+	       "  by a hole in the place of another page of their THP: %d\n",
+	       PAGES - 1, reclaim, collapse, punch);
+	if (reclaim < 0 && collapse < 0 && punch < 0)
 		return 2;
-	if (reclaim <= 0 && collapse <= 0)
+	if (reclaim <= 0 && collapse <= 0 && punch <= 0)
 		return 0;
-	puts("BUG: a write to pages that were protected went through");
+	puts("BUG: pages that were protected are so no longer, and written to without a message");
 	return 1;
 }

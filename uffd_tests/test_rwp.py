@@ -68,6 +68,7 @@ WP_MODE, RWP_MODE = RegisterMode.WP, RegisterMode.RWP
 ONE_OF_EACH = (anon, memfd_shared, hugetlb_shared)
 STATES = (populated, pmd_mapped)
 NEITHER = Category(0)
+REMOVAL = {anon: Advice.DONTNEED, memfd_shared: Advice.REMOVE, hugetlb_shared: Advice.REMOVE}
 TOLD = [(WP_MODE, Category.WRITTEN), (RWP_MODE, Category.ACCESSED)]
 
 
@@ -179,6 +180,25 @@ def test_unprotected_page_is_written_or_accessed(bare, mode, told):
     assert set(seen(bare, bare.unit)) == {told}
     ioctl_of(bare, mode)(*bare.span(bare.unit))
     assert set(seen(bare, bare.unit)) == {NEITHER}
+
+
+@pytest.mark.parametrize(("mode", "told"), TOLD, ids=["wp", "rwp"])
+@case(
+    "RWP-6",
+    kinds=(anon, hugetlb_shared),
+    states=(none_pte,),
+    thp=(False,),
+    also=RWP | Feature.POISON,
+)
+def test_poisoned_page_is_written_or_accessed(bare, mode, told):
+    bare.uffd.register(bare.start, bare.size, mode)
+    bare.uffd.fill(Ioctl.UFFDIO_POISON, *bare.span(None))
+    assert seen(bare, bare.pages)[bare.page] == told
+
+
+@case("RWP-6", kinds=ONE_OF_EACH, states=(none_pte,), thp=(False,), also=RWP, mode=RWP_MODE)
+def test_none_pte_of_an_rwp_range_is_neither(mem):
+    assert seen(mem, mem.pages)[mem.page] == NEITHER
 
 
 @case(
@@ -336,6 +356,15 @@ def test_what_is_moved_into_an_rwp_range_is_protected(bare):
     assert bare.load(target[-1]).message == bare.fault(FaultFlag.RWP, target[-1])
 
 
+@case("RWP-11", kinds=ANON, states=(swapped,), where=holds, also=RWP, needs=(MOVE,))
+def test_what_is_moved_out_of_swap_to_other_ranges_is_not_protected(bare):
+    bare.advise(Advice.DONTNEED, bare.page)
+    bare.uffd.register(*bare.span(None), RegisterMode.MISSING)
+    bare.uffd.move(bare.address(), *bare.span(bare.page + 1))
+    assert bare.protected() == set()
+    assert bare.load().value == content(bare, bare.page + 1)
+
+
 # -- what the protection goes through
 
 
@@ -442,6 +471,15 @@ def test_each_page_of_a_thp_keeps_its_own_protection(mem, happens):
 
 
 @case("RWP-12", kinds=ONE_OF_EACH, states=STATES, where=holds, also=RWP, mode=RWP_MODE)
+def test_page_that_is_protected_while_inaccessible_is_so_later(mem):
+    mem.subject.mprotect(mem.start, mem.size, Prot.NONE)
+    mem.protect(mem.unit)
+    mem.subject.mprotect(mem.start, mem.size, Prot.RW)
+    assert mem.protected() == set(mem.unit)
+    assert mem.load().message == mem.fault(FaultFlag.RWP)
+
+
+@case("RWP-12", kinds=ONE_OF_EACH, states=STATES, where=holds, also=RWP, mode=RWP_MODE)
 def test_page_of_a_read_only_mapping_is_protected_and_unprotected(mem):
     mem.subject.mprotect(mem.start, mem.size, Prot.READ)
     mem.protect(mem.unit)
@@ -504,6 +542,14 @@ def test_page_of_shmem_that_the_kernel_unmaps_stays_protected(mem, unmaps):
     else:
         collapse(elsewhere(mem))
     assert mem.load().message == mem.fault(FaultFlag.RWP)
+
+
+@case("RWP-14", kinds=(anon, memfd_shared), states=(pte_mapped,), also=RWP, mode=RWP_MODE)
+def test_hole_leaves_the_rest_of_a_thp_protected(mem):
+    mem.protect(mem.pmd)
+    mem.advise(REMOVAL[mem.kind])
+    assert mem.protected(mem.pmd) == set(mem.pmd) - {mem.page}
+    assert mem.load(mem.page + 1).message == mem.fault(FaultFlag.RWP, mem.page + 1)
 
 
 # -- a part of it
@@ -717,7 +763,7 @@ def test_access_gets_sigbus_where_that_is_asked_for(mem):
 def test_waiter_whose_page_is_evicted_gets_it_filled(mem):
     mem.protect(mem.near)
     read = mem.load()
-    mem.advise(Advice.DONTNEED if mem.kind.anonymous else Advice.REMOVE)
+    mem.advise(REMOVAL[mem.kind])
     assert read.blocked
     mem.uffd.wake(*mem.span(mem.page))
     assert read.settle().message == mem.fault(FaultFlag(0))
