@@ -78,6 +78,11 @@ def holds(setup):
     return once(setup) and (setup.kind.anonymous or setup.state not in (pmd_mapped, swapped))
 
 
+def takes_time(setup):
+    """For `where`: what is moved is huge, so that another can come in the middle of it."""
+    return holds(setup) and (setup.thp or setup.kind.hugetlb)
+
+
 @case("RWP-1", needs=(UFFD, *NEEDS))
 def test_rwp_async_without_rwp_is_refused(subject, machine):
     with refuses(EINVAL):
@@ -544,6 +549,22 @@ def test_page_of_shmem_that_the_kernel_unmaps_stays_protected(mem, unmaps):
     assert mem.load().message == mem.fault(FaultFlag.RWP)
 
 
+@case(
+    "RWP-14",
+    kinds=(anon, memfd_shared),
+    states=(populated,),
+    thp=(False,),
+    also=RWP,
+    mode=RWP_MODE,
+    needs=(SWAP,),
+)
+def test_accessed_page_counts_in_swap(mem):
+    mem.protect(mem.near)
+    mem.unprotect()
+    swap_out(mem)
+    assert accessed(mem) == {mem.page}
+
+
 @case("RWP-14", kinds=(anon, memfd_shared), states=(pte_mapped,), also=RWP, mode=RWP_MODE)
 def test_hole_leaves_the_rest_of_a_thp_protected(mem):
     mem.protect(mem.pmd)
@@ -877,7 +898,7 @@ def test_page_of_a_device_is_written_or_accessed(bare, mode, told):
     "RWP-25",
     kinds=(anon, hugetlb_private),
     states=STATES,
-    where=holds,
+    where=takes_time,
     also=RWP,
     mode=RWP_MODE,
     needs=(NUMA, PAGEMAP_WP),
