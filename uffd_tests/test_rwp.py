@@ -495,6 +495,14 @@ def test_page_of_a_read_only_mapping_is_protected_and_unprotected(mem):
     assert mem.store().signal == SIGSEGV
 
 
+@case("RWP-12", kinds=(anon, memfd_shared), states=(pmd_mapped,), also=RWP, mode=RWP_MODE)
+def test_thp_that_is_not_protected_stays_huge(mem):
+    made_read_only_and_writable(mem)
+    mem.unprotect(mem.pmd)
+    assert huge_bytes(mem) == mem.machine.pmd_bytes
+    assert mem.load().value == content(mem)
+
+
 @case("RWP-13", kinds=ANON, states=STATES, also=RWP, mode=RWP_MODE, needs=(SWAP,))
 def test_page_comes_back_from_swap_protected(mem):
     mem.protect(mem.unit)
