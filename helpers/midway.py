@@ -107,21 +107,27 @@ class Glance:
     def protected(self) -> set[int]:
         """The pages that carry the uffd-wp bit.
 
-        Raises WitnessError where pagemap and PAGEMAP_SCAN disagree on that, or one of them doesn't
-        call a page either present or swapped. (pagemap calls hugetlb pages nothing.)
+        Raises WitnessError where pagemap and PAGEMAP_SCAN disagree on that, or on which pages are a
+        file's, or one of them doesn't call a page either present or swapped. (pagemap calls hugetlb
+        pages nothing.)
         """
         protected, pages = self._pages_with(Page.WP), set(self._pages)
-        if not self._mem.kind.hugetlb:
+        small = not self._mem.kind.hugetlb
+        if small:
             _expect_all(pages, self._pages_with(Page.PRESENT), self._pages_with(Page.SWAP))
         if self._regions is not None:
-            present, swapped, others = map(
-                self._pages_in, (Category.PRESENT, Category.SWAPPED, self._unprotected)
-            )
-            _expect_all(pages, present, swapped)
-            if self._registered and others != pages - protected:
-                unequal = sorted(others ^ (pages - protected))
-                raise pagemap.WitnessError(f"pagemap and PAGEMAP_SCAN disagree on pages {unequal}")
+            _expect_all(pages, self._pages_in(Category.PRESENT), self._pages_in(Category.SWAPPED))
+            if self._registered:
+                _expect_alike(protected, pages - self._pages_in(self._unprotected))
+            if small:
+                _expect_alike(self._pages_with(Page.FILE), self._pages_in(Category.FILE))
         return protected
+
+
+def _expect_alike(one: set[int], other: set[int]) -> None:
+    """pagemap and PAGEMAP_SCAN have to tell the same pages."""
+    if unequal := one ^ other:
+        raise pagemap.WitnessError(f"pagemap and PAGEMAP_SCAN disagree on {sorted(unequal)}")
 
 
 def _expect_all(pages: set[int], present: set[int], swapped: set[int]) -> None:

@@ -130,6 +130,25 @@ def test_page_of_a_device_is_unprotected(mem, device):
     assert mem.store().silent
 
 
+@case("DEV-3", features=SYNC, **HUGE)
+def test_one_page_of_a_huge_page_of_a_device_is_protected(mem, device):
+    device.take()
+    mem.protect()
+    assert mem.protected() == {mem.page}
+    assert mem.store(mem.page + 1).silent
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("DEV-3", features=SYNC, **HUGE)
+def test_one_page_of_a_huge_page_of_a_device_is_unprotected(mem, device):
+    mem.protect(mem.unit)
+    device.take()
+    mem.unprotect()
+    assert mem.protected() == set(mem.unit) - {mem.page}
+    assert mem.store().silent
+    assert mem.store(mem.page + 1).message == mem.wp_fault(mem.page + 1)
+
+
 @case("DEV-3", features=SYNC, **AXES)
 def test_unregister_drops_the_protection_of_a_page_of_a_device(mem, device):
     mem.protect(mem.unit)

@@ -493,6 +493,12 @@ def test_sync_and_async_side_by_side_keep_apart(mem, beside):
     assert mem.written() == {mem.page, beside.page}
 
 
+@case("SCAN-15", kinds=DISTINCT, states=(populated,), features=ASYNC, thp=(False,), needs=NEEDS)
+def test_without_a_vector_and_wp_matching_a_scan_protects_nothing(mem):
+    mem.scan(vec_len=0)
+    assert mem.protected() == set()
+
+
 @case(
     "SCAN-23",
     kinds=(anon, memfd_shared),

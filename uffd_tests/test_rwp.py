@@ -142,7 +142,7 @@ def test_rwp_leaves_no_marker(mem):
 
 @case(
     "RWP-4",
-    kinds=(anon, memfd_shared),
+    kinds=ONE_OF_EACH,
     states=(populated,),
     features=(wpu,),
     also=RWP,
