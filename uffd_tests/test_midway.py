@@ -62,6 +62,13 @@ def test_moved_page_is_told_as_it_is(transit, protected):
         assert meeting.before.protected == meeting.after.protected == marked
 
 
+@case("MIDWAY-1", kinds=(memfd_shared,), states=(pmd_mapped,), needs=NEEDS)
+def test_moved_thp_of_a_file_is_told_as_it_is(transit):
+    for meeting in transit.rounds():
+        meeting.happens()
+        assert meeting.before.protected == meeting.after.protected == set()
+
+
 @both
 @case("MIDWAY-2", kinds=KINDS, states=STATES, needs=NEEDS, where=small_or_anon)
 def test_moved_page_is_protected_and_unprotected(mem, transit, protected):
