@@ -23,7 +23,7 @@ except build.BuildError as failure:
 
 from helpers import arrange, hugepages, kernel_access, known_issues, lease, stream, swap
 from helpers.axes import Setup
-from helpers.cases import canonical_id, declared, setup_of
+from helpers.cases import canonical_id, declared, setup_of, shard
 from helpers.io_uring import IO_URING, Ring
 from helpers.machine import Machine, Need
 from helpers.region import Region, Unproven, Unseen
@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--shard",
         metavar="K/N",
-        type=_shard,
+        type=shard,
         default=(1, 1),
         help="only every Nth case, beginning with the Kth: one of N runs that share the work",
     )
@@ -80,13 +80,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0.0,
         help="run new random programs for so long in each world, instead of a few known ones",
     )
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, _, count = text.partition("/")
-    if not 1 <= int(number) <= int(count):
-        raise ValueError(text)
-    return int(number), int(count)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -86,6 +86,14 @@ def canonical_id(nodeid: str) -> str:
     return ".".join(filter(None, (chapter, name, parameters.removesuffix("]").replace(".", "_"))))
 
 
+def shard(text: str) -> tuple[int, int]:
+    """The share `K/N` of a run: every Nth of what there is, from the Kth on. Raises ValueError."""
+    number, _, count = text.partition("/")
+    if not 1 <= int(number) <= int(count):
+        raise ValueError(text)
+    return int(number), int(count)
+
+
 @contextmanager
 def refuses(*errors: int) -> Iterator[None]:
     """The calls inside must fail with one of these errnos."""

@@ -12,11 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import platform
 import random
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -26,7 +28,7 @@ from typing import Any
 from bench.selftests import SELFTEST_DIR, BenchError, selftest_tree
 from helpers import stream
 from helpers.build import BuildError
-from helpers.cases import canonical_id
+from helpers.cases import canonical_id, shard
 from mutants import choose, plant, selftests, table, units
 from mutants.choose import Reach
 from mutants.plant import Fault, PlantError
@@ -59,7 +61,7 @@ def planted(source: Path, config: str) -> dict[str, str]:
 class Side:
     """Whose cases are to find the faults, and what they take."""
 
-    folder: Path  # for their streams
+    folder: Path  # for their streams, and those of other machines that are put there
     cases: Callable[[], set[str]]  # their ids
     paths: tuple[str, ...] = ()  # where pytest finds them, unless it knows
     files: Mapping[str, bytes] = field(default_factory=dict)  # what they need in a guest
@@ -91,14 +93,14 @@ def _collected() -> set[str]:
 
 def _events(folder: Path, what: str) -> list[dict[str, Any]]:
     """What was streamed in all runs of one kind, in their order."""
-    runs = sorted(folder.glob(f"{what}-*/stream.jsonl"), key=lambda path: path.stat().st_mtime)
+    runs = sorted(folder.glob(f"{what}-*/stream.jsonl"))
     return [event for run in runs for event in stream.read(run)]
 
 
 def _campaign(folder: Path, what: str, tree: Path) -> tuple[Campaign, KernelFiles]:
-    number = len(list(folder.glob(f"{what}-*"))) + 1
+    begun = f"{what}-{time.strftime('%Y%m%dT%H%M%S')}-{platform.node()}"
     made = Kernel(FLAVOUR, tree, None)
-    return Campaign(made, folder / f"{what}-{number}"), made.files()
+    return Campaign(made, folder / begun), made.files()
 
 
 def _reach(side: Side, tree: Path) -> set[str]:
@@ -191,6 +193,11 @@ def _parse(words: list[str]) -> argparse.Namespace:
         "--source", type=_source, default=built.LinuxSource(), metavar="SUITE/PACKAGE",
         help="of Linux, from Debian (default: trixie/linux-source-6.12)",
     )  # fmt: skip
+    parser.add_argument(
+        "--shard", type=shard, default=(1, 1), metavar="K/N",
+        help="only every Nth fault, from the Kth on: for one of N machines, whose folders under "
+        "results/mutants are then put into one",
+    )  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls found")
     parser.add_argument("--list", action="store_true", help="list the faults, and do no more")
     return parser.parse_args(words)
@@ -203,7 +210,8 @@ def _run(options: argparse.Namespace) -> None:
     plan = plant.plan(source, (tree / ".config").read_text())
     for place in plan.missing:
         _say(f"handmade.toml: {place}, in this source")
-    chosen = [fault for fault in plan.faults if fnmatchcase(fault.id, options.only)]
+    first, step = options.shard
+    chosen = [f for f in plan.faults[first - 1 :: step] if fnmatchcase(f.id, options.only)]
     if not chosen:
         raise PlantError(f"no fault's id matches {options.only}: --list shows them")
     if options.list:

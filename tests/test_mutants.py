@@ -333,6 +333,13 @@ def test_what_is_wanted_is_what_lives_and_has_cases_untried() -> None:
     assert (wanted["id"], wanted["cases"]) == ("new-case", ["a.c"])
 
 
+def test_a_share_of_the_faults_is_named_by_two_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command._parse(["--shard", "2/3"]).shard == (2, 3)
+    with pytest.raises(SystemExit):
+        command._parse(["--shard", "4/3"])
+    assert "invalid shard value: '4/3'" in capsys.readouterr().err
+
+
 def test_the_score_leaves_out_what_no_case_could_kill() -> None:
     faults = [fault("a"), fault("b"), fault("c"), fault("d")]
     why = [table.Reason(("c",), "equivalent", "…"), table.Reason(("a", "x"), "race", "…")]
