@@ -115,12 +115,14 @@ class Score:
 
     def state(self, fault: Fault) -> str:
         """killed, the verdict on a survivor, unfinished while a case that reaches it has not been
-        tried, or open."""
-        if self.verdict(fault).killed:
+        tried, or open. A reason is worth nothing before the fault has met a case, if any reach it
+        and leave the kernel running."""
+        verdict, reason = self.verdict(fault), self.reason(fault)
+        if verdict.killed:
             return "killed"
-        if reason := self.reason(fault):
+        if reason and (verdict.tried or reason.verdict == "unreachable" or not self.reached(fault)):
             return reason.verdict
-        tried = set(self.verdict(fault).tried)
+        tried = set(verdict.tried)
         left = any(fault.number in r.faults and r.case not in tried for r in self.reaches)
         return "unfinished" if left else "open"
 

@@ -353,6 +353,14 @@ def test_the_score_leaves_out_what_no_case_could_kill() -> None:
     assert "2 of 4 killed" in table.page(score)
 
 
+def test_a_reason_counts_once_the_fault_has_met_a_case() -> None:
+    why = [table.Reason(("a",), "equivalent", "…")]
+    reaches = [Reach("c.d", "A-1", 1.0, frozenset({1}))]
+    for events, state in ([], "unfinished"), ([result("a", "", ("c.d",))], "equivalent"):
+        score = table.Score("6.12", [fault("a", 1)], table.verdicts(events), reaches, why)
+        assert score.states() == {state: 1}
+
+
 def test_selftests_that_have_not_run_are_not_told_of() -> None:
     score = table.Score("6.12", [fault("a")], {}, [], [])
     assert (score.of_selftests(fault("a")), score.comparison()) == ("", "")
