@@ -353,6 +353,13 @@ def test_the_score_leaves_out_what_no_case_could_kill() -> None:
     assert "2 of 4 killed" in table.page(score)
 
 
+def test_a_kill_by_a_timeout_is_taken_back_by_the_case_that_then_passes() -> None:
+    late = result("a", "c.d") | {"reason": "timeout: no answer"}
+    assert table.verdicts([late, result("a", "", ("c.e",))])["a"].killed
+    assert not table.verdicts([late, result("a", "", ("c.d",))])["a"].killed
+    assert table.verdicts([result("a", "c.d"), result("a", "", ("c.d",))])["a"].killed
+
+
 def test_a_reason_counts_once_the_fault_has_met_a_case() -> None:
     why = [table.Reason(("a",), "equivalent", "…")]
     reaches = [Reach("c.d", "A-1", 1.0, frozenset({1}))]
