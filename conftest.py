@@ -24,6 +24,7 @@ except build.BuildError as failure:
 from helpers import arrange, hugepages, kernel_access, known_issues, lease, stream, swap
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared, setup_of, shard
+from helpers.device_memory import Device
 from helpers.io_uring import IO_URING, Ring
 from helpers.machine import Machine, Need
 from helpers.region import Region, Unproven, Unseen
@@ -264,6 +265,12 @@ def ring(mem: Region, require: Callable[[Need], None]) -> Iterator[Ring]:
 def bare(pytestconfig: pytest.Config, region: Region) -> Region:
     """The same, with a userfaultfd but not registered with it."""
     return _prepare(pytestconfig, region, register=False)
+
+
+@pytest.fixture
+def device(mem: Region) -> Device:
+    """The device, open in the region's process."""
+    return Device(mem)
 
 
 @pytest.fixture

@@ -31,11 +31,6 @@ HUGE = AXES | {"states": (pmd_mapped,)}
 EMPTY = AXES | {"states": (none_pte, none_pmd, zero_page, huge_zero_page), "where": protectable}
 
 
-@pytest.fixture
-def device(mem):
-    return Device(mem)
-
-
 def read_only_and_back(mem):
     for prot in (Prot.READ, Prot.RW):
         mem.subject.mprotect(*mem.span(mem.unit), prot)

@@ -856,11 +856,6 @@ def test_range_that_is_partly_registered_is_refused_as_a_whole(bare):
 # -- devices, and what comes in the middle
 
 
-@pytest.fixture
-def device(mem):
-    return Device(mem)
-
-
 DEVICE = {
     "kinds": ANON,
     "states": STATES,

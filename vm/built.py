@@ -150,7 +150,7 @@ def _lay(source: Path, tree: Path, files: Files) -> None:
 
 def build(flavour: Flavour, source: LinuxSource | None = None, *, fresh: bool = False) -> Path:
     """The tree of a built flavour, as `vm.kernels.at` and run-in-vm.sh take it; when `fresh`, of
-    the newest source, and wholly anew.
+    the newest source and wholly anew, as its other flavours are then when they are asked for.
 
     That, or a first build, takes some eight minutes of two CPUs. Raises BuildError, VmError,
     OSError.
@@ -159,8 +159,9 @@ def build(flavour: Flavour, source: LinuxSource | None = None, *, fresh: bool = 
     tree = _cache() / "built" / f"{origin.name}-{flavour.name}"
     tree.parent.mkdir(parents=True, exist_ok=True)
     with locked(tree.parent):
-        if fresh:
-            shutil.rmtree(tree, ignore_errors=True)
+        if fresh:  # the other flavours' trees have links to files of the source that was
+            for old in tree.parent.glob(f"{origin.name}-*"):
+                shutil.rmtree(old)
         if not tree.is_dir():
             _require_tools()
             with tempfile.TemporaryDirectory(dir=tree.parent) as name:
