@@ -12,6 +12,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.command import Command
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support import expected_conditions as seen
+from selenium.webdriver.support.wait import WebDriverWait
 
 from report import diff, html, mutants, pictures
 from report.merge import load
@@ -70,6 +72,11 @@ def cell(page: webdriver.Chrome, clause: str, kernel: int) -> WebElement:
     return find(page, f"#{clause} button[data-kernel='{kernel}']")
 
 
+def follows(page: webdriver.Chrome) -> WebDriverWait[webdriver.Chrome]:
+    """What a browser does in a task of its own, as it tells of a dialog's close and a new hash."""
+    return WebDriverWait(page, 10, poll_frequency=0.02)
+
+
 def shown(page: webdriver.Chrome) -> list[str]:
     rows = page.find_elements(By.CSS_SELECTOR, "tr.clause")
     return [row.get_attribute("id") or "" for row in rows if row.is_displayed()]
@@ -98,14 +105,14 @@ def test_a_cell_opens_to_its_cases_and_escape_closes_it(page: webdriver.Chrome) 
     assert find(page, "#cell-title").text == "SHMEM-5 on 6.12: known issue"
     assert "expected failure: shmem.hole_punch" in dialog.text
     dialog.send_keys(Keys.ESCAPE)
-    assert not dialog.is_displayed()
+    follows(page).until(seen.invisibility_of_element(dialog))
 
 
 def test_an_open_cell_has_an_address(page: webdriver.Chrome, file: Path) -> None:
     cell(page, "SHMEM-5", 1).click()
-    assert page.current_url == f"{file.as_uri()}#SHMEM-5/6.12"
+    follows(page).until(seen.url_to_be(f"{file.as_uri()}#SHMEM-5/6.12"))
     find(page, "dialog").send_keys(Keys.ESCAPE)
-    assert page.current_url == f"{file.as_uri()}#SHMEM-5"
+    follows(page).until(seen.url_to_be(f"{file.as_uri()}#SHMEM-5"))
     page.get("about:blank")
     page.get(f"{file.as_uri()}#SHMEM-5/6.12")
     assert find(page, "#cell-title").text == "SHMEM-5 on 6.12: known issue"
@@ -114,7 +121,7 @@ def test_an_open_cell_has_an_address(page: webdriver.Chrome, file: Path) -> None
 def test_a_clause_that_is_linked_to_is_shown_whatever_the_filter(page: webdriver.Chrome) -> None:
     find(page, "#search").send_keys("SHMEM-5")
     find(page, "#answers a[href='#NONE-2']").click()
-    assert find(page, "#NONE-2").is_displayed()
+    follows(page).until(seen.visibility_of(find(page, "#NONE-2")))
 
 
 def test_a_known_issue_tells_its_reason_at_once(page: webdriver.Chrome) -> None:
@@ -136,6 +143,7 @@ def test_arrow_keys_move_and_enter_opens(page: webdriver.Chrome) -> None:
     cell(page, "API-1", 0).send_keys(Keys.ENTER)
     assert find(page, "#cell-title").text.startswith("API-1 on 6.1")
     find(page, "dialog").send_keys(Keys.ESCAPE)
+    follows(page).until(seen.invisibility_of_element(find(page, "dialog")))
     page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
     page.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
     assert page.switch_to.active_element == cell(page, "API-2", 1)
