@@ -45,6 +45,11 @@ def add(address: int, delta: int = 1) -> Operation:
     return Operation(lib.OP_ADD, (address, delta, 1))
 
 
+def await_change(address: int) -> Operation:
+    """Waits until an 8-byte word changes, for as long as the subject may take."""
+    return Operation(lib.OP_AWAIT, (address,))
+
+
 def call(name: str, *arguments: int) -> Operation:
     """A system call."""
     return Operation(lib.OP_SYSCALL, (number(name), *arguments))
@@ -58,8 +63,9 @@ def child(operations: Sequence[Operation], pagemap: int) -> Operation:
 
 def anywhere(thread: Thread) -> Thread:
     """Lets a thread run on any CPU: beside the suite and its siblings, not in turns with them."""
-    thread.scratch(8)[:] = b"\xff" * 8
-    thread.syscall("sched_setaffinity", 0, 8, thread.scratch_address)
+    offset = SLOT_BYTES - _ALIGN  # not in a batch's way that is ready to start
+    thread.scratch(_ALIGN, offset)[:] = b"\xff" * _ALIGN
+    thread.syscall("sched_setaffinity", 0, _ALIGN, thread.scratch_address + offset)
     return thread
 
 

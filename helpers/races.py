@@ -23,6 +23,7 @@ from helpers.uapi import (
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
     Advice,
+    CopyMode,
     Event,
     Ioctl,
     Prot,
@@ -31,18 +32,41 @@ from helpers.uapi import (
 from helpers.uffd import Message
 
 WRITERS = 2
+TURNS = 200
 _WORD = 8
+
+
+def _ioctl(mem: Region, room: Room, request: Ioctl, kind: str, *fields: int) -> Operation:
+    where = room.put(bytes(ffi.buffer(ffi.new(f"struct {kind} *", fields))))
+    return batch.call("ioctl", mem.uffd.descriptor, request, where)
 
 
 def protecting(mem: Region, modes: Sequence[ProtectMode], by: int) -> list[Operation]:
     """UFFDIO_WRITEPROTECT of the whole region in one mode after another, for a toucher's batch."""
-    room, operations = Room(mem.subject.toucher(by)), []
-    for mode in modes:
-        fields = ffi.new("struct uffdio_writeprotect *", (mem.start, mem.size, mode))
-        where = room.put(bytes(ffi.buffer(fields)))
-        request = Ioctl.UFFDIO_WRITEPROTECT
-        operations.append(batch.call("ioctl", mem.uffd.descriptor, request, where))
-    return operations
+    room, request = Room(mem.subject.toucher(by)), Ioctl.UFFDIO_WRITEPROTECT
+    return [
+        _ioctl(mem, room, request, "uffdio_writeprotect", mem.start, mem.size, mode)
+        for mode in modes
+    ]
+
+
+def refilling(mem: Region, request: Ioctl, mode: CopyMode, by: int) -> list[Operation]:
+    """The page is unmapped, and mapped again by UFFDIO_ZEROPAGE or UFFDIO_CONTINUE."""
+    where, room = mem.span(mem.page), Room(mem.subject.toucher(by))
+    fill = _ioctl(mem, room, request, "uffdio_fill", *where, mode)
+    return [_advise(mem, range(mem.page, mem.page + 1), Advice.DONTNEED), fill]
+
+
+def to_and_fro(mem: Region, by: int) -> list[Operation]:
+    """UFFDIO_MOVE of the page's PMD to the region's other one, which is emptied, and back."""
+    (start, size), room = mem.span(mem.pmd), Room(mem.subject.toucher(by))
+    other = mem.start if start != mem.start else start + size
+    mem.subject.madvise(other, size, Advice.DONTNEED)
+    ways = ((other, start), (start, other))
+    return [
+        _ioctl(mem, room, Ioctl.UFFDIO_MOVE, "uffdio_copy", target, source, size, 0)
+        for target, source in ways
+    ]
 
 
 def there_and_back(mem: Region) -> list[Operation]:
@@ -52,6 +76,20 @@ def there_and_back(mem: Region) -> list[Operation]:
         batch.call("mremap", source, mem.size, mem.size, flags, target)
         for source, target in ((mem.start, away), (away, mem.start))
     ]
+
+
+def goes_on(mem: Region, touch: Operation, calls: Sequence[Operation], by: int) -> bool:
+    """Has a thread touch a page over and over while toucher `by` makes calls that take the page
+    from it and give it back; whether it goes on after each turn, with nobody to wake it but what
+    gave the page back. Raises SubjectStuck where it sleeps on."""
+    thread = batch.anywhere(mem.subject.toucher(0))
+    laps, _ = Room(thread).take(_WORD)
+    running = Batch(thread, [touch, batch.add(laps)])
+    running.start(forever=True)
+    turns = [*calls, batch.await_change(laps)] * TURNS
+    done = Batch(batch.anywhere(mem.subject.toucher(by)), turns).start().result().value
+    running.stop()
+    return done == len(turns)
 
 
 @dataclass

@@ -9,10 +9,12 @@ from helpers import batch, races
 from helpers.axes import (
     SYNC,
     anon,
+    huge_zero_page,
     hugetlb_shared,
     least,
     memfd_shared,
     none_pmd,
+    none_pte,
     pmd_mapped,
     populated,
     wpu,
@@ -20,7 +22,7 @@ from helpers.axes import (
 from helpers.batch import Batch
 from helpers.cases import case
 from helpers.races import COLLAPSE, MIGRATE, MPROTECT, PAGE_OUT, REMOVE, REMOVE_NEIGHBOURS, Race
-from helpers.uapi import Feature, ProtectMode
+from helpers.uapi import CopyMode, Feature, Ioctl, ProtectMode, RegisterMode
 
 KINDS = (anon, memfd_shared, hugetlb_shared)
 SHARED = (memfd_shared, hugetlb_shared)
@@ -28,6 +30,7 @@ STATES = (populated, pmd_mapped)
 ROUNDS = 10
 TOGGLES = 200
 BESIDE = races.WRITERS  # the toucher that is no writer
+WP = RegisterMode.WP
 PROTECT, UNPROTECT = ProtectMode.WP, ProtectMode(0)
 
 
@@ -147,6 +150,49 @@ def test_moving_there_and_back_keeps_all(mem, race):
         assert race.protected()
         mem.unprotect(mem.pages)
     assert race.lost() == 0
+
+
+@case(
+    "RACE-6",
+    kinds=(anon,),
+    states=(*STATES, none_pmd),
+    features=SYNC,
+    where=least,
+)
+def test_unprotected_page_leaves_no_writer_asleep(mem):
+    toggle = races.protecting(mem, (PROTECT, UNPROTECT), BESIDE)
+    assert races.goes_on(mem, batch.add(mem.address()), toggle, BESIDE)
+
+
+@case("RACE-6", kinds=(anon,), states=(none_pte,), thp=(False,), mode=RegisterMode.MISSING | WP)
+def test_zero_page_leaves_no_reader_asleep(mem):
+    refill = races.refilling(mem, Ioctl.UFFDIO_ZEROPAGE, CopyMode(0), BESIDE)
+    assert races.goes_on(mem, batch.load(mem.address()), refill, BESIDE)
+
+
+@case(
+    "RACE-6",
+    kinds=SHARED,
+    states=(populated,),
+    thp=(False,),
+    mode=RegisterMode.MINOR | WP,
+    also=Feature.MINOR_SHMEM | Feature.MINOR_HUGETLBFS,
+)
+def test_page_continued_as_protected_leaves_no_reader_asleep(mem):
+    refill = races.refilling(mem, Ioctl.UFFDIO_CONTINUE, CopyMode.WP, BESIDE)
+    assert races.goes_on(mem, batch.load(mem.address()), refill, BESIDE)
+
+
+@case(
+    "RACE-6",
+    kinds=(anon,),
+    states=(huge_zero_page,),
+    mode=RegisterMode.MISSING | WP,
+    also=Feature.MOVE,
+)
+def test_moved_huge_zero_page_leaves_no_reader_asleep(mem):
+    moves = races.to_and_fro(mem, BESIDE)
+    assert races.goes_on(mem, batch.load(mem.address()), moves, BESIDE)
 
 
 def check_freezes(race):
