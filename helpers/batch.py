@@ -8,12 +8,14 @@ the exact oracle of what concurrent writers have done.
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.subject import SLOT_BYTES, Answer, Pending, Thread, ffi, lib, number
+from helpers.subject import SLOT_BYTES, Answer, Pending, Subject, Thread, ffi, lib, number
+from helpers.uapi import SCHED_FIFO
 
 _TABLE_OFFSET = SLOT_BYTES // 4  # of the table in the slot; structures may lie below it
 _ALIGN = 8
@@ -45,11 +47,6 @@ def add(address: int, delta: int = 1) -> Operation:
     return Operation(lib.OP_ADD, (address, delta, 1))
 
 
-def await_change(address: int) -> Operation:
-    """Waits until an 8-byte word changes, for as long as the subject may take."""
-    return Operation(lib.OP_AWAIT, (address,))
-
-
 def call(name: str, *arguments: int) -> Operation:
     """A system call."""
     return Operation(lib.OP_SYSCALL, (number(name), *arguments))
@@ -63,17 +60,43 @@ def child(operations: Sequence[Operation], pagemap: int) -> Operation:
 
 def anywhere(thread: Thread) -> Thread:
     """Lets a thread run on any CPU: beside the suite and its siblings, not in turns with them."""
-    offset = SLOT_BYTES - _ALIGN  # not in a batch's way that is ready to start
-    thread.scratch(_ALIGN, offset)[:] = b"\xff" * _ALIGN
-    thread.syscall("sched_setaffinity", 0, _ALIGN, thread.scratch_address + offset)
+    _run_on(thread, _MASK)
     return thread
+
+
+def elsewhere(thread: Thread) -> Thread:
+    """Has a thread run on another CPU than this process, from which subjects have theirs, if there
+    is another."""
+    ours = sum(1 << cpu for cpu in os.sched_getaffinity(0))
+    _run_on(thread, _MASK & ~ours)
+    return thread
+
+
+def _run_on(thread: Thread, cpus: int) -> None:
+    offset = SLOT_BYTES - _ALIGN  # not in a batch's way that is ready to start
+    thread.scratch(_ALIGN, offset)[:] = cpus.to_bytes(_ALIGN, "little")
+    thread.syscall("sched_setaffinity", 0, _ALIGN, thread.scratch_address + offset)
+
+
+def real_time(thread: Thread) -> bool:
+    """Has a thread run whenever it can, before all that are no real-time ones: whether it may."""
+    priority = Room(thread).put((1).to_bytes(4, "little"))
+    return not thread.syscall("sched_setscheduler", 0, SCHED_FIFO, priority).error
+
+
+def pipe(subject: Subject) -> tuple[int, int]:
+    """The ends of a new pipe, to read from and to write to. Raises OSError."""
+    main = subject.main
+    subject.syscall("pipe2", main.scratch_address, os.O_CLOEXEC)
+    reads, writes = main.scratch(8).cast("i").tolist()
+    return reads, writes
 
 
 class Room:
     """The part of a thread's slot in front of a batch's table, for what its calls point to."""
 
     def __init__(self, thread: Thread) -> None:
-        self._thread, self._taken = thread, 0
+        self.thread, self._taken = thread, 0
 
     def take(self, count: int) -> tuple[int, memoryview]:
         """The address of so many zeroed bytes, and the bytes."""
@@ -81,9 +104,9 @@ class Room:
         self._taken += -(-count // _ALIGN) * _ALIGN
         if self._taken > _TABLE_OFFSET:
             raise ValueError("a slot has no room for that much")
-        view = self._thread.scratch(count, offset)
+        view = self.thread.scratch(count, offset)
         view[:] = bytes(count)
-        return self._thread.scratch_address + offset, view
+        return self.thread.scratch_address + offset, view
 
     def put(self, raw: bytes) -> int:
         """The address of a copy of these bytes."""
@@ -106,6 +129,9 @@ class Batch:
         self._replies = _TABLE_OFFSET + len(raw)
         self._stop = self._replies + self._count * _REPLY_BYTES
         thread.scratch(len(raw), _TABLE_OFFSET)[:] = raw
+
+    def __len__(self) -> int:
+        return self._count
 
     def start(self, *, forever: bool = False) -> Pending:
         """Starts the batch, once or until `stop`; its value is how many operations succeeded."""

@@ -27,11 +27,10 @@ from helpers.batch import Batch, Operation, Room
 from helpers.migration import moves
 from helpers.pagemap import Page
 from helpers.region import Region, Unproven
-from helpers.subject import Answer, Pending, Subject, Thread, ffi
+from helpers.subject import Answer, Pending, ffi
 from helpers.uapi import (
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
-    SCHED_FIFO,
     Advice,
     Category,
     Event,
@@ -243,8 +242,10 @@ class Midway:
         """Raises Unproven, OSError."""
         self.mem, self.pages, self._rng = mem, pages, rng
         self.met = 0  # how often the actor is known to have come in the middle
-        self.actor = _real_time(mem.subject.toucher(_ACTOR))
-        self._pipe = _pipe(mem.subject)
+        self.actor = mem.subject.toucher(_ACTOR)
+        if not batch.real_time(self.actor):
+            raise Unproven("no thread of the subject can be made a real-time one: run as root")
+        self._pipe = batch.pipe(mem.subject)
         self._took: list[int] = []
 
     def give(self, work: Callable[[Room], list[Operation]]) -> None:
@@ -402,20 +403,3 @@ class Forking(Midway):
         if running.thread is self.actor:
             running.result()
         return super()._events(running)
-
-
-def _real_time(thread: Thread) -> Thread:
-    """Has a thread run whenever it can, before all that are no real-time ones. Raises Unproven."""
-    priority = Room(thread).put((1).to_bytes(4, "little"))
-    answer = thread.syscall("sched_setscheduler", 0, SCHED_FIFO, priority)
-    if answer.error:
-        raise Unproven("no thread of the subject can be made a real-time one: run as root")
-    return thread
-
-
-def _pipe(subject: Subject) -> tuple[int, int]:
-    """The ends of a new pipe, to read from and to write to. Raises OSError."""
-    main = subject.main
-    subject.syscall("pipe2", main.scratch_address, os.O_CLOEXEC)
-    reads, writes = main.scratch(8).cast("i").tolist()
-    return reads, writes

@@ -7,6 +7,7 @@ done: so a lost write shows, and so does one that lands on a page while that is 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from mmap import PAGESIZE
@@ -25,14 +26,18 @@ from helpers.uapi import (
     Advice,
     CopyMode,
     Event,
+    FaultFlag,
     Ioctl,
     Prot,
     ProtectMode,
+    RegisterMode,
 )
 from helpers.uffd import Message
 
 WRITERS = 2
-TURNS = 200
+TURNS = 500
+_TOLD_TURNS = 100  # in which we take part
+_LATE = (2.5, 5.3)  # log10 of nanoseconds
 _WORD = 8
 
 
@@ -41,25 +46,30 @@ def _ioctl(mem: Region, room: Room, request: Ioctl, kind: str, *fields: int) -> 
     return batch.call("ioctl", mem.uffd.descriptor, request, where)
 
 
-def protecting(mem: Region, modes: Sequence[ProtectMode], by: int) -> list[Operation]:
-    """UFFDIO_WRITEPROTECT of the whole region in one mode after another, for a toucher's batch."""
-    room, request = Room(mem.subject.toucher(by)), Ioctl.UFFDIO_WRITEPROTECT
+def protecting(mem: Region, room: Room, *modes: ProtectMode) -> list[Operation]:
+    """UFFDIO_WRITEPROTECT of the whole region in one mode after another; or UFFDIO_RWPROTECT, where
+    that is its protection."""
+    rwp = RegisterMode.RWP in mem.setup.mode
+    request = Ioctl.UFFDIO_RWPROTECT if rwp else Ioctl.UFFDIO_WRITEPROTECT
     return [
         _ioctl(mem, room, request, "uffdio_writeprotect", mem.start, mem.size, mode)
         for mode in modes
     ]
 
 
-def refilling(mem: Region, request: Ioctl, mode: CopyMode, by: int) -> list[Operation]:
-    """The page is unmapped, and mapped again by UFFDIO_ZEROPAGE or UFFDIO_CONTINUE."""
-    where, room = mem.span(mem.page), Room(mem.subject.toucher(by))
-    fill = _ioctl(mem, room, request, "uffdio_fill", *where, mode)
-    return [_advise(mem, range(mem.page, mem.page + 1), Advice.DONTNEED), fill]
+def refilling(mem: Region, room: Room, request: Ioctl, mode: CopyMode = CopyMode(0)) -> Operation:
+    """UFFDIO_ZEROPAGE or UFFDIO_CONTINUE of the page."""
+    return _ioctl(mem, room, request, "uffdio_fill", *mem.span(mem.page), mode)
 
 
-def to_and_fro(mem: Region, by: int) -> list[Operation]:
+def unmapping(mem: Region) -> Operation:
+    """The page is unmapped; shared memory keeps what it holds."""
+    return _advise(mem, range(mem.page, mem.page + 1), Advice.DONTNEED)
+
+
+def to_and_fro(mem: Region, room: Room) -> list[Operation]:
     """UFFDIO_MOVE of the page's PMD to the region's other one, which is emptied, and back."""
-    (start, size), room = mem.span(mem.pmd), Room(mem.subject.toucher(by))
+    start, size = mem.span(mem.pmd)
     other = mem.start if start != mem.start else start + size
     mem.subject.madvise(other, size, Advice.DONTNEED)
     ways = ((other, start), (start, other))
@@ -78,18 +88,74 @@ def there_and_back(mem: Region) -> list[Operation]:
     ]
 
 
-def goes_on(mem: Region, touch: Operation, calls: Sequence[Operation], by: int) -> bool:
-    """Has a thread touch a page over and over while toucher `by` makes calls that take the page
-    from it and give it back; whether it goes on after each turn, with nobody to wake it but what
-    gave the page back. Raises SubjectStuck where it sleeps on."""
-    thread = batch.anywhere(mem.subject.toucher(0))
-    laps, _ = Room(thread).take(_WORD)
-    running = Batch(thread, [touch, batch.add(laps)])
-    running.start(forever=True)
-    turns = [*calls, batch.await_change(laps)] * TURNS
-    done = Batch(batch.anywhere(mem.subject.toucher(by)), turns).start().result().value
-    running.stop()
-    return done == len(turns)
+class Turns:
+    """In each turn a page is taken away, a thread that touches it is sent for, and the page is
+    given back while that is on its way.
+
+    How late is drawn, from less than a call takes to more than a thread takes that is sent for
+    and has to go to sleep, on a slow machine. Who gives it back is on another CPU, or takes the
+    other's in the middle of its fault, where the kernel has one and lets it (PREEMPT).
+    """
+
+    def __init__(self, mem: Region, rng: Random) -> None:
+        """Raises OSError."""
+        self.mem = mem
+        self.thread = batch.elsewhere(mem.subject.toucher(1))
+        batch.real_time(self.thread)  # else it takes two CPUs
+        self.room = Room(self.thread)
+        self._rng = rng
+        self._there, self._back = batch.pipe(mem.subject), batch.pipe(mem.subject)
+
+    def _touching(self, touch: Operation) -> Batch:
+        """What the other thread does."""
+        thread = self.mem.subject.toucher(0)
+        word, _ = Room(thread).take(1)
+        turn = [batch.call("read", self._there[0], word, 1), touch]
+        return Batch(thread, [*turn, batch.call("write", self._back[1], word, 1)] * TURNS)
+
+    def _turn(self, away: Sequence[Operation], back: Sequence[Operation]) -> list[Operation]:
+        word, moment = self.room.put(b"!"), self.room.put(struct.pack("QQ", 0, self._late()))
+        sends = batch.call("write", self._there[1], word, 1)
+        return [*away, sends, batch.call("nanosleep", moment, 0), *back]
+
+    def _late(self) -> int:
+        """In nanoseconds."""
+        return int(10 ** self._rng.uniform(*_LATE))
+
+    def _has_gone_on(self) -> Operation:
+        word, _ = self.room.take(1)
+        return batch.call("read", self._back[0], word, 1)
+
+    def go_on(self, touch: Operation, away: Sequence[Operation], back: Sequence[Operation]) -> bool:
+        """Whether the thread goes on after each turn, with nobody to wake it but what gives the
+        page back. Raises SubjectStuck where it sleeps on."""
+        gone_on = self._has_gone_on()
+        turns = [op for _ in range(TURNS) for op in (*self._turn(away, back), gone_on)]
+        touching = self._touching(touch)
+        touched, done = touching.start(), Batch(self.thread, turns).start()
+        return done.result().value == len(turns) and touched.result().value == len(touching)
+
+    def come_to_raise(
+        self,
+        flag: FaultFlag,
+        touch: Operation,
+        away: Sequence[Operation],
+        back: Sequence[Operation],
+    ) -> bool:
+        """The same, where what gives the page back protects it as well, so that the thread has to
+        wait: whether its message comes to say so each time. Raises SubjectStuck where it doesn't.
+        """
+        gone_on, touched = self._has_gone_on(), self._touching(touch).start()
+        for _ in range(_TOLD_TURNS):
+            Batch(self.thread, self._turn(away, back)).start().result()
+            message = None
+            while message is None or not message.flags & flag:
+                if touched.wait(self.mem.uffd.pollable) is not None:
+                    return False
+                message = self.mem.uffd.read()
+            self.mem.unprotect(self.mem.pages)
+            Batch(self.thread, [gone_on]).start().result()
+        return True
 
 
 @dataclass

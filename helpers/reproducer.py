@@ -267,7 +267,7 @@ class Program:
             elif request[0] in _TOUCHES:
                 call = [_TOUCHES[request[0]], *map(self._place, request[1:])]
             else:
-                raise Unwritable("a batch that forks, or waits for another thread")
+                raise Unwritable("a batch that forks")
             value, fate = replies[number * tape.REPLY_WORDS :][:2]
             rows.append(
                 f"\t{{ {{ {', '.join(call)} }}, {self._place(_signed(value))}, {fate:#x} }},"

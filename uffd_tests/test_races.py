@@ -19,18 +19,32 @@ from helpers.axes import (
     populated,
     wpu,
 )
-from helpers.batch import Batch
+from helpers.batch import Batch, Room
 from helpers.cases import case
-from helpers.races import COLLAPSE, MIGRATE, MPROTECT, PAGE_OUT, REMOVE, REMOVE_NEIGHBOURS, Race
-from helpers.uapi import CopyMode, Feature, Ioctl, ProtectMode, RegisterMode
+from helpers.races import (
+    COLLAPSE,
+    MIGRATE,
+    MPROTECT,
+    PAGE_OUT,
+    REMOVE,
+    REMOVE_NEIGHBOURS,
+    Race,
+    Turns,
+)
+from helpers.uapi import CopyMode, FaultFlag, Feature, Ioctl, ProtectMode, RegisterMode
 
 KINDS = (anon, memfd_shared, hugetlb_shared)
 SHARED = (memfd_shared, hugetlb_shared)
 STATES = (populated, pmd_mapped)
 ROUNDS = 10
 TOGGLES = 200
+CACHED = {
+    "states": (populated,),
+    "also": Feature.MINOR_SHMEM | Feature.MINOR_HUGETLBFS,
+}
 BESIDE = races.WRITERS  # the toucher that is no writer
-WP = RegisterMode.WP
+MISSING, MINOR = RegisterMode.MISSING, RegisterMode.MINOR
+WP, RWP = RegisterMode.WP, RegisterMode.RWP
 PROTECT, UNPROTECT = ProtectMode.WP, ProtectMode(0)
 
 
@@ -43,6 +57,11 @@ def count(setup):
 def race(mem, rng):
     """Writers to some pages; the first page of the mapping, or of its PMD, is nobody's."""
     return Race(mem, (mem.pmd if mem.setup.thp else mem.pages)[1:8], rng)
+
+
+@pytest.fixture
+def turns(mem, rng):
+    return Turns(mem, rng)
 
 
 def beside(*partners):
@@ -58,9 +77,9 @@ def beside(*partners):
     also=Feature.THREAD_ID,
 )
 def test_no_wake_up_and_no_write_is_lost(mem, race):
-    thread = batch.anywhere(mem.subject.toucher(BESIDE))
-    toggle = races.protecting(mem, (PROTECT, UNPROTECT), BESIDE) * TOGGLES
-    assert Batch(thread, toggle).start().result().value == len(toggle)
+    room = Room(batch.anywhere(mem.subject.toucher(BESIDE)))
+    toggle = races.protecting(mem, room, PROTECT, UNPROTECT) * TOGGLES
+    assert Batch(room.thread, toggle).start().result().value == len(toggle)
     assert race.lost() == 0
     assert mem.uffd.read() is None
 
@@ -152,47 +171,59 @@ def test_moving_there_and_back_keeps_all(mem, race):
     assert race.lost() == 0
 
 
+@case("RACE-6", kinds=(anon,), states=(*STATES, none_pmd), features=SYNC, where=least)
+def test_unprotected_page_leaves_no_writer_asleep(mem, turns):
+    away, back = races.protecting(mem, turns.room, PROTECT, UNPROTECT)
+    assert turns.go_on(batch.add(mem.address()), [away], [back])
+
+
+@case("RACE-6", kinds=(anon,), states=(none_pte,), thp=(False,), mode=MISSING | WP)
+def test_zero_page_leaves_no_reader_asleep(mem, turns):
+    fill = races.refilling(mem, turns.room, Ioctl.UFFDIO_ZEROPAGE)
+    assert turns.go_on(batch.load(mem.address()), [races.unmapping(mem)], [fill])
+
+
+@case("RACE-6", kinds=SHARED, thp=(False,), mode=MINOR | WP, **CACHED)
+def test_page_continued_as_protected_leaves_no_reader_asleep(mem, turns):
+    fill = races.refilling(mem, turns.room, Ioctl.UFFDIO_CONTINUE, CopyMode.WP)
+    assert turns.go_on(batch.load(mem.address()), [races.unmapping(mem)], [fill])
+
+
+@case("RACE-6", kinds=(anon,), states=(huge_zero_page,), mode=MISSING | WP, also=Feature.MOVE)
+def test_moved_huge_zero_page_leaves_no_reader_asleep(mem, turns):
+    away, back = races.to_and_fro(mem, turns.room)
+    assert turns.go_on(batch.load(mem.address()), [away], [back])
+
+
 @case(
-    "RACE-6",
-    kinds=(anon,),
-    states=(*STATES, none_pmd),
-    features=SYNC,
-    where=least,
+    "RACE-7", kinds=(anon,), states=(none_pte,), thp=(False,), mode=MISSING | RWP, also=Feature.RWP
 )
-def test_unprotected_page_leaves_no_writer_asleep(mem):
-    toggle = races.protecting(mem, (PROTECT, UNPROTECT), BESIDE)
-    assert races.goes_on(mem, batch.add(mem.address()), toggle, BESIDE)
+def test_who_meets_a_protected_zero_page_says_so(mem, turns):
+    fill = races.refilling(mem, turns.room, Ioctl.UFFDIO_ZEROPAGE)
+    check_says_so(turns, races.unmapping(mem), fill)
 
 
-@case("RACE-6", kinds=(anon,), states=(none_pte,), thp=(False,), mode=RegisterMode.MISSING | WP)
-def test_zero_page_leaves_no_reader_asleep(mem):
-    refill = races.refilling(mem, Ioctl.UFFDIO_ZEROPAGE, CopyMode(0), BESIDE)
-    assert races.goes_on(mem, batch.load(mem.address()), refill, BESIDE)
-
-
-@case(
-    "RACE-6",
-    kinds=SHARED,
-    states=(populated,),
-    thp=(False,),
-    mode=RegisterMode.MINOR | WP,
-    also=Feature.MINOR_SHMEM | Feature.MINOR_HUGETLBFS,
-)
-def test_page_continued_as_protected_leaves_no_reader_asleep(mem):
-    refill = races.refilling(mem, Ioctl.UFFDIO_CONTINUE, CopyMode.WP, BESIDE)
-    assert races.goes_on(mem, batch.load(mem.address()), refill, BESIDE)
+@case("RACE-7", kinds=SHARED, states=(populated,), thp=(False,), mode=MINOR | RWP, also=Feature.RWP)
+def test_who_meets_a_protected_page_of_a_file_says_so(mem, turns):
+    fill = races.refilling(mem, turns.room, Ioctl.UFFDIO_CONTINUE)
+    check_says_so(turns, races.unmapping(mem), fill)
 
 
 @case(
-    "RACE-6",
+    "RACE-7",
     kinds=(anon,),
     states=(huge_zero_page,),
-    mode=RegisterMode.MISSING | WP,
-    also=Feature.MOVE,
+    mode=MISSING | RWP,
+    also=Feature.RWP | Feature.MOVE,
 )
-def test_moved_huge_zero_page_leaves_no_reader_asleep(mem):
-    moves = races.to_and_fro(mem, BESIDE)
-    assert races.goes_on(mem, batch.load(mem.address()), moves, BESIDE)
+def test_who_meets_a_protected_huge_zero_page_says_so(mem, turns):
+    check_says_so(turns, *races.to_and_fro(mem, turns.room))
+
+
+def check_says_so(turns, away, back):
+    protects = races.protecting(turns.mem, turns.room, PROTECT)
+    touch = batch.load(turns.mem.address())
+    assert turns.come_to_raise(FaultFlag.RWP, touch, [away], [back, *protects])
 
 
 def check_freezes(race):

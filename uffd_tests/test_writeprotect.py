@@ -23,7 +23,7 @@ from helpers.axes import (
     protectable,
     wpu,
 )
-from helpers.batch import Batch
+from helpers.batch import Batch, Room
 from helpers.cases import case, refuses
 from helpers.machine import UFFD
 from helpers.races import protecting
@@ -242,8 +242,9 @@ def test_range_from_table_to_table_spares_the_ends(mem):
 
 @case("WP-15", kinds=KINDS, states=POPULATED, features=SYNC)
 def test_protection_reaches_the_thread_that_has_just_written(mem):
-    again = [*protecting(mem, [WP], by=0), batch.store(mem.address(), 2)]
-    table = Batch(mem.subject.toucher(), [batch.store(mem.address(), 1), *again])
+    room = Room(mem.subject.toucher())
+    again = [*protecting(mem, room, WP), batch.store(mem.address(), 2)]
+    table = Batch(room.thread, [batch.store(mem.address(), 1), *again])
     write = Touch(table.start(), mem.uffd)
     assert write.message == mem.wp_fault()
     assert mem.load(by=1).value == 1

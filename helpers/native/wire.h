@@ -11,7 +11,6 @@ enum operation {
 	OP_STORE,	/* address, stride, count, value   -> stores value, value + 1, ... */
 	OP_ADD,		/* address, delta, times           -> the word after the last addition */
 	OP_COPY,	/* destination, source, bytes      -> bytes */
-	OP_AWAIT,	/* address                         -> the word there, once it has changed */
 	OP_THREAD,	/* with a socket                   -> 0; the thread reports its tid there */
 	OP_FORK,	/* with a socket, served by the child -> the child's pid */
 	OP_VFORK,	/* address, value: a vfork(2) child stores it -> its wait status */
