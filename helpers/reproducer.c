@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -355,13 +356,22 @@ none:
 	conclude(2);
 }
 
+static int ends(int who)
+{
+	struct pollfd end = { .fd = syscall(SYS_pidfd_open, actors[who].pid, 0), .events = POLLIN };
+	int ended = poll(&end, 1, 1000 * SECONDS) == 1;
+
+	close(end.fd);
+	return ended;
+}
+
 static void conclude(int status)
 {
 	int who;
 
 	for (who = 0; actors != MAP_FAILED && who < ACTORS; who++)
-		if (actors[who].root)
-			kill(actors[who].pid, SIGKILL);
+		if (actors[who].root && !kill(actors[who].pid, SIGKILL))
+			ends(who);	/* and what it held is free again */
 	if (borrowed)
 		pool("nr_hugepages", pool("nr_hugepages", -1) - borrowed);
 	remove_swap();
@@ -700,17 +710,27 @@ static void asleep(int who, int recorded)
 
 static void gone(int who)
 {
-	struct pollfd end = { .fd = syscall(SYS_pidfd_open, actors[who].pid, 0), .events = POLLIN };
-
-	if (poll(&end, 1, 1000 * SECONDS) != 1)
+	if (!ends(who))
 		differs("the process does not end");
-	close(end.fd);
 }
 
 static void killed(int who)
 {
 	kill(actors[who].pid, SIGKILL);
 	gone(who);
+}
+
+/*
+ * All is done on one CPU, as in the recorded run: pages wait on a list of the CPU that has
+ * touched them first, where MADV_PAGEOUT on another one does not find them.
+ */
+static void stay(void)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	sched_setaffinity(0, sizeof(one), &one);
 }
 
 /* A process that shares nothing with the others. */
@@ -747,6 +767,7 @@ int main(int count, char **words)
 	sigaction(SIGUSR1, &interruption, NULL);
 	prctl(0x59616d61 /* PR_SET_PTRACER */, -1, 0, 0, 0);	/* for pidfd_getfd under Yama */
 	judge = getpid();
+	stay();
 	scratch = mmap((void *)SCRATCH, SCRATCH_BYTES, PROT_READ | PROT_WRITE,
 		       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 	actors = mmap(NULL, ACTORS * sizeof(*actors), PROT_READ | PROT_WRITE,

@@ -373,6 +373,11 @@ class Subject:
         """Gives the subject only so long to answer from now on: for what may never end."""
         self.deadline = min(self.deadline, time.monotonic() + seconds)
 
+    def stay(self) -> None:
+        """Keeps it and its descendants on one CPU. A page waits on a list of the CPU that has
+        touched it first, and MADV_PAGEOUT on another one passes it over."""
+        os.sched_setaffinity(self.pid, {max(os.sched_getaffinity(self.pid))})
+
     # -- processes and threads
 
     def fork(self, seconds: float | None = None) -> Subject:

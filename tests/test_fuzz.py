@@ -21,12 +21,14 @@ from helpers.uapi import ProtectMode
 from helpers.uffd import Userfaultfd
 
 TRUE_STORE = model.STEPS["store"]
+SECONDS = 300  # for a program that takes a moment on an idle machine
 SLOWLY = ["wpu_events", "mixed_wpu", "mixed_async", "thp_async", "hugetlb_private_events"]
 
 
 @pytest.fixture(scope="module", name="root")
 def _root() -> Iterator[Subject]:
     made = Subject.spawn(3600)
+    made.stay()
     khugepaged.keep_busy(made)
     yield made
     made.close()
@@ -69,10 +71,11 @@ def test_a_disagreement_is_shrunk_and_reproduced(
     root: Subject, kernel: Machine, wrong: Callable[[str, model.Step], None], tmp_path: Path
 ) -> None:
     wrong("dontneed", lambda world, state, op: iter([Outcome(state, model.OK, "ADV-1")]))
-    made, subject = hunt(named("wpu"), kernel, root), root.fork(60)
+    made = hunt(named("wpu"), kernel, root)
     with pytest.raises(Disagreement) as found:
         made.run(200, seed=1)
     assert str(found.value).count("\n  ") == 2  # one that makes a page something, and this
+    subject = root.fork(60)
     with pytest.raises(Disagreement):
         made.slowly(subject)
     path = tmp_path / "reproducer.c"
@@ -111,9 +114,8 @@ def test_each_operation_is_written_in_c(
     """As the last of a program, which does again what it did, and not what it did not."""
     world = next(w for w in WORLDS if sensible(w, [*ALREADY, Op(name)])[len(ALREADY) :])
     made = hunt(world, kernel, root)
-    tries = 20 if name == "pageout" else 1  # MADV_PAGEOUT passes over pages at times
     program = [*ALREADY, Op(name, 1, 2, 2)]
-    assert written_and_run(made, root.fork(60), program, tmp_path, tries) == [1, 0]
+    assert written_and_run(made, root.fork(60), program, tmp_path) == [1, 0]
 
 
 @pytest.mark.parametrize("name", ["hugetlb_async", "hugetlb_private_events"])
@@ -127,9 +129,7 @@ def test_a_program_on_hugetlb_is_written_in_c(
     assert written_and_run(made, root.fork(60), program, tmp_path) == [1, 0]
 
 
-def written_and_run(
-    made: Hunt, subject: Subject, program: list[Op], folder: Path, tries: int = 1
-) -> list[int]:
+def written_and_run(made: Hunt, subject: Subject, program: list[Op], folder: Path) -> list[int]:
     """The exit statuses of a program in C, and of one with another last look."""
     list(programs.run_slowly(subject, made.machine, made.world, program))
     tape, status = list(subject.tape or ()), []
@@ -141,8 +141,7 @@ def written_and_run(
         path.write_text(reproducer.source(tape, subject.mappings, "a program", failed=True))
         binary = path.with_suffix("")
         subprocess.run(["cc", "-o", binary, path, "-pthread"], check=True)
-        ends = [subprocess.run([binary], check=False, timeout=60).returncode for _ in range(tries)]
-        status.append(max(ends))
+        status.append(subprocess.run([binary], check=False, timeout=SECONDS).returncode)
     subject.close()
     return status
 
@@ -187,7 +186,7 @@ def test_a_stuck_program_is_shrunk_without_much_waiting(
         hunt(named("wpu"), kernel, root).run(50, seed=1)
     assert waits[0] > 50
     assert len(waits) > 1
-    assert max(waits[1:]) <= 2
+    assert max(waits[1:]) < 20
 
 
 @pytest.fixture(scope="module")

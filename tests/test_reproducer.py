@@ -55,6 +55,8 @@ from helpers.uapi import (
     ScanFlag,
 )
 
+SECONDS = 300  # for what takes a moment on an idle machine
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -135,6 +137,7 @@ def left_asleep(mem: Region) -> None:
 def stuck(mem: Region) -> None:
     mem.protect()
     write = mem.store()
+    mem.subject.hurry(2)
     with pytest.raises(SubjectStuck):
         write.completes()
 
@@ -350,7 +353,8 @@ KINDS |= {
 
 @pytest.fixture(scope="module", name="root")
 def _root() -> Iterator[Subject]:
-    made = Subject.spawn(60)
+    made = Subject.spawn(3600)
+    made.stay()
     yield made
     made.close()
 
@@ -370,7 +374,7 @@ def mem(root: Subject, kernel: Machine, kind: Kind) -> Iterator[Region]:
     """A region on which an operation of the kind was done."""
     if not all(need.met(kernel) for need in kind.setup.needs):
         pytest.skip("the kernel can't do it")
-    subject = root.fork(2.0)
+    subject = root.fork(SECONDS)
     try:
         region = arrange.prepare(Region(subject, kernel, kind.setup))
         kind.act(region)
@@ -397,7 +401,7 @@ def run(tmp_path: Path) -> Callable[[str], int]:
         program = path.with_suffix("")
         build = ["cc", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(path), "-pthread"]
         subprocess.run(build, check=True)
-        return subprocess.run([program], check=False, timeout=60).returncode
+        return subprocess.run([program], check=False, timeout=SECONDS).returncode
 
     return built_and_run
 
