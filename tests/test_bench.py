@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import pytest
 
@@ -170,12 +171,15 @@ def test_a_run_measures_all_sections_and_its_figures_come_back(
         assert all(len(ns) == 3 and min(ns) > 0 for ns in measured.ns.values()), measured.case.name
     names = set(run.measured) | set(run.missing)
     assert names == {case.name for case in cases.all_cases(64 * MIB)}
-    assert "THP off: DEFAULT < WP-UNPOPULATE < " in told
+    totals = {name: run.measured[f"order.{name}.thp_off"].total for name in cases.THREAD}
+    order = sorted(totals, key=lambda name: median(totals[name]))
+    assert f"THP off: {' < '.join(order)}" in told
     assert "Anjum, 3 Mar" in told
     assert "# Write-protecting 64 MiB of empty memory" in figures.with_suffix(".md").read_text()
     assert page.terminal(run) == told.rstrip("\n")
     summed = json.loads(figures.read_text())["summary"]
-    assert summed["thp_off"]["order"][0] == "DEFAULT"
+    assert summed["thp_off"]["order"] == order
+    assert order[0] == "DEFAULT"  # which does nothing: no machine is too busy to show that
     assert set(summed["deferred"]["async"]["repaid"]) == {"value", "low", "high"}
 
 
