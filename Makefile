@@ -30,7 +30,7 @@ test: $(TESTS)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -q tests -m 'not vm' $(ARGS)
+	$(VENV)/bin/python -m pytest -q tests -m 'not vm' -o faulthandler_timeout=600 $(ARGS)
 
 vm:
 	./run-in-vm.sh $(VM) -- $(ARGS)

@@ -20,12 +20,15 @@ ROOT = Path(__file__).parent.parent
 CI = ROOT / "ci"
 GOLDEN = ROOT / "tests" / "golden" / "streams"
 BIN = Path(sys.executable).parent
+SECONDS = 300  # for a tool that takes two on an idle machine
 USUAL = [kernel.name for kernel in kernels.load(ROOT / "kernels.txt") if not kernel.group]
 
 
 def run(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [str(word) for word in words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,12 @@ def cell(page: webdriver.Chrome, clause: str, kernel: int) -> WebElement:
 
 def follows(page: webdriver.Chrome) -> WebDriverWait[webdriver.Chrome]:
     """What a browser does in a task of its own, as it tells of a dialog's close and a new hash."""
-    return WebDriverWait(page, 10, poll_frequency=0.02)
+    return WebDriverWait(page, 60, poll_frequency=0.02)
 
 
 def shown(page: webdriver.Chrome) -> list[str]:
-    rows = page.find_elements(By.CSS_SELECTOR, "tr.clause")
-    return [row.get_attribute("id") or "" for row in rows if row.is_displayed()]
+    seen = "[...document.querySelectorAll('tr.clause')].filter((row) => row.checkVisibility())"
+    return [str(name) for name in page.execute_script(f"return {seen}.map((row) => row.id)")]
 
 
 def test_the_page_loads_without_complaint_and_asks_for_nothing_else(

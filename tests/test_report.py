@@ -24,6 +24,7 @@ from report.text import clean, clip
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "streams"
+SECONDS = 300  # for a program that takes a few on an idle machine
 
 READ = "none_pte.read_maps_the_zero_page.anon-none_pte-thp_off-wpu"
 WRITE = "none_pte.write_delivers_a_message.anon-none_pte-thp_off-wpu"
@@ -329,7 +330,7 @@ def test_shards_of_several_processes_merge_to_the_same_report_in_any_order(tmp_p
         )
         for name, folder in folders.items()
     ]
-    assert [job.wait(timeout=50) for job in jobs] == [0, 0, 0, 0]
+    assert [job.wait(timeout=SECONDS) for job in jobs] == [0, 0, 0, 0]
     runs = [load(*order) for order in permutations(folders[name] for name in shards)]
     whole = list(ktap.lines(load(folders["whole"])))
     for run in runs:
@@ -574,7 +575,7 @@ def report(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProc
         cwd=ROOT,
         env={"PYTHONIOENCODING": encoding},
         capture_output=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )
 
