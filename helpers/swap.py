@@ -21,7 +21,7 @@ _CONTROL = Path("/sys/class/zram-control")
 _BYTES = 256 << 20  # the device's size; its memory is taken as pages come
 _LABEL = b"uffd-wp tests"
 _LABEL_AT, _MAGIC_AT = 1052, PAGESIZE - 10
-_REMOVAL_SECONDS = 5.0
+_REMOVAL_SECONDS = 30.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,7 +106,7 @@ def remove() -> None:
 
 
 def _hot_remove(device: Path) -> None:
-    """Raises OSError: EBUSY when others (udev looks at what is new) keep it open for 5 s."""
+    """Raises OSError: EBUSY when others (udev looks at what is new) keep it open for 30 s."""
     deadline = time.monotonic() + _REMOVAL_SECONDS
     while True:
         try:

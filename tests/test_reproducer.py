@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from errno import ENOSYS
+from fcntl import LOCK_EX
 from itertools import count
 from mmap import PAGESIZE
 from pathlib import Path
@@ -217,6 +218,7 @@ def swapped_off(mem: Region) -> None:
     device = swap.ours()
     if device is None or not swap.exclusive():
         pytest.skip("the run has no swap device of its own")
+    mem.subject.lock(device, LOCK_EX)  # until the subject ends, nobody else uses it
     mem.subject.main.syscall("swapoff", mem.subject.text(str(device)))
 
 
@@ -382,6 +384,8 @@ def mem(root: Subject, kernel: Machine, kind: Kind) -> Iterator[Region]:
     except Unproven as unproven:
         pytest.skip(str(unproven))
     finally:
+        if kind.name == "swapoff" and (device := swap.ours()):
+            swap.turn_on(device)
         subject.close()
 
 
