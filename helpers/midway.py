@@ -50,6 +50,7 @@ _TIMESPEC = struct.Struct("QQ")
 _ASKED = Category.PRESENT | Category.SWAPPED | Category.FILE
 _FILLER_BYTES = 32 << 20  # which a fork copies in front of the region
 _FILLER_DISTANCE = 1 << 32
+_GIB = 1 << 30  # that a page table of huge pages maps
 
 
 class Glance:
@@ -403,3 +404,51 @@ class Forking(Midway):
         if running.thread is self.actor:
             running.result()
         return super()._events(running)
+
+
+class Scanning(Midway):
+    """PAGEMAP_SCAN protects hugetlb pages that have no page table yet, for each is in a GiB of its
+    own; the actor writes to all of them in the middle, and again when that is done."""
+
+    def __init__(self, mem: Region, rng: Random) -> None:
+        """Raises Unproven, OSError."""
+        super().__init__(mem, rng, mem.pages)
+        self._done = batch.pipe(mem.subject)
+        self._places = [mem.start + (1 + page) * _GIB for page in mem.pages]
+        self._span = self._places[0], self._places[-1] + mem.page_bytes - self._places[0]
+        self.give(self._scans)
+        for _ in range(_TRIALS):
+            self._renew()
+            self.learn(1)
+            mem.subject.syscall("read", self._done[0], mem.subject.main.scratch_address, 1)
+
+    def _scans(self, room: Room) -> list[Operation]:
+        vector, _ = room.take(ffi.sizeof("struct page_region") * len(self._places))
+        allowed = Category.WPALLOWED
+        asked = {"category_mask": allowed, "return_mask": allowed, "vec_len": len(self._places)}
+        scan = _scan(room, self.mem, self._span, vector, flags=ScanFlag.WP_MATCHING, **asked)
+        return [scan, batch.call("write", self._done[1], room.put(b"!"), 1)]
+
+    def _renew(self) -> None:
+        """Maps the pages anew."""
+        mem, size = self.mem, self.mem.page_bytes
+        mem.subject.syscall("munmap", *self._span)
+        for page, place in enumerate(self._places):
+            mem.subject.mmap(size, Prot.RW, Map.SHARED, mem.file, page * size, at=place)
+        mem.uffd.register(*self._span)
+
+    def written_again(self) -> set[int]:
+        """The pages that count as written when that is done."""
+        self._renew()
+        room = Room(self.actor)
+        word, _ = room.take(1)
+        writes = [batch.store(place, 1) for place in self._places]
+        waits = batch.call("read", self._done[0], word, 1)
+        for answer in self.act(room, [*writes, waits, *writes]):
+            assert not answer.error and not answer.signal, answer
+        start, size = self._span
+        written = Category.WRITTEN
+        scan = pagemap.scan(
+            self.mem.subject, start, start + size, required=written, returned=written
+        )
+        return {self._places.index(start) for start, _, _ in scan.regions}

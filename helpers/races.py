@@ -36,7 +36,7 @@ from helpers.uffd import Message
 
 WRITERS = 2
 TURNS = 500
-_TOLD_TURNS = 100  # in which we take part
+_TOLD_TURNS = 300  # in which we take part
 _LATE = (2.5, 5.3)  # log10 of nanoseconds
 _WORD = 8
 

@@ -9,6 +9,7 @@ from helpers.axes import (
     ANON,
     anon,
     asynchronous,
+    cached,
     hugetlb_private,
     hugetlb_shared,
     memfd_shared,
@@ -16,12 +17,13 @@ from helpers.axes import (
     populated,
 )
 from helpers.cases import case
-from helpers.machine import NUMA, PAGEMAP_SCAN, PAGEMAP_WP, SWAP, advice
-from helpers.midway import Collapsing, Forking, Transit
+from helpers.machine import DISPOSABLE, NUMA, PAGEMAP_SCAN, PAGEMAP_WP, SWAP, advice
+from helpers.midway import Collapsing, Forking, Scanning, Transit
 from helpers.uapi import Advice, Feature, Prot
 
 KINDS = (anon, memfd_shared, hugetlb_private)  # of shared hugetlb pages a lock keeps most calls off
 STATES = (populated, pmd_mapped)
+ROUNDS = 30
 SMALL_PAGES = 64  # that are moved as one batch
 NEEDS = (NUMA, PAGEMAP_WP)
 COLLAPSE = (SWAP, advice(Advice.COLLAPSE))
@@ -200,3 +202,16 @@ def test_call_that_succeeds_beside_a_fork_came_before_it(mem, rng):
         assert error in (0, EAGAIN)
         assert forking.child.protected == forking.pages_if(not error)
         forking.met += error == EAGAIN
+
+
+@case(
+    "MIDWAY-10",
+    kinds=(hugetlb_shared,),
+    states=(cached,),
+    needs=(DISPOSABLE, PAGEMAP_SCAN),
+    **ASYNC,
+)
+def test_page_that_comes_into_a_hole_is_protected(mem, rng):
+    scanning = Scanning(mem, rng)
+    for _ in range(ROUNDS):
+        assert scanning.written_again() == set(mem.pages)
