@@ -10,6 +10,7 @@ from itertools import zip_longest
 
 # Chapters whose cases take long and fail of many things: they come when all others have passed.
 _LATE = ("programs", "races", "scenarios")
+_LATE_SHARE = 8  # but every so many of those that are tried may be theirs
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,13 @@ def by_test(cases: Iterable[Reach]) -> list[list[Reach]]:
 
 def reaching(number: int, tests: Iterable[list[Reach]], most: int) -> list[str]:
     """At most so many of the cases that reach a fault: of each test the first, then of each the
-    next; those of the late chapters at the end."""
+    next; those of the late chapters, of which a few are always among them, at the end."""
     reach = ([case for case in listed if number in case.faults] for listed in tests)
     names = [case.case for turn in zip_longest(*reach) for case in turn if case]
-    return sorted(names, key=lambda name: name.partition(".")[0] in _LATE)[:most]
+    late = [name for name in names if name.partition(".")[0] in _LATE]
+    first = [name for name in names if name.partition(".")[0] not in _LATE]
+    first = first[: most - min(len(late), most // _LATE_SHARE)]
+    return [*first, *late[: most - len(first)]]
 
 
 def passed(events: Iterable[dict[str, object]]) -> Iterator[Reach]:

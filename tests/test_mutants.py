@@ -260,6 +260,13 @@ def test_of_each_test_the_cheapest_case_comes_first() -> None:
     assert choose.reaching(1, tests, 1) == ["a.one.shmem"]
 
 
+def test_a_few_of_the_late_chapters_are_always_tried() -> None:
+    cases = [Reach(f"a.t{number}", "A-1", 1.0, frozenset({1})) for number in range(20)]
+    cases += [Reach(f"races.t{number}", "R-1", 1.0, frozenset({1})) for number in range(5)]
+    chosen = choose.reaching(1, choose.by_test(cases), 16)
+    assert [name.partition(".")[0] for name in chosen] == ["a"] * 14 + ["races"] * 2
+
+
 def test_of_a_test_the_next_case_is_the_one_that_differs_most() -> None:
     names = ["anon-async-mask", "anon-wpu-mask", "anon-wpu-size", "shmem-wpu-mask"]
     cases = [Reach(f"a.b.{name}", "A-1", n, frozenset({1})) for n, name in enumerate(names, 1)]
