@@ -216,9 +216,9 @@ class Meeting:
         """mprotect(2)."""
         return batch.call("mprotect", *self._mem.span(self._midway.pages), prot)
 
-    def drop(self, page: int) -> Operation:
-        """MADV_DONTNEED of one page."""
-        return batch.call("madvise", *self._mem.span(page), Advice.DONTNEED)
+    def drop(self, pages: range | int) -> Operation:
+        """MADV_DONTNEED."""
+        return batch.call("madvise", *self._mem.span(pages), Advice.DONTNEED)
 
     def mremap(self, target: int) -> Operation:
         """mremap(2) of the whole region."""

@@ -896,16 +896,14 @@ def test_page_of_a_device_is_written_or_accessed(bare, mode, told):
     assert set(seen(bare, bare.unit)) == {NEITHER}
 
 
+ON_ITS_WAY = {
+    "kinds": (anon, hugetlb_private), "states": STATES, "where": takes_time, "also": RWP,
+    "mode": RWP_MODE, "needs": (NUMA, PAGEMAP_WP),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["protected_first", "unprotected_first"])
-@case(
-    "RWP-25",
-    kinds=(anon, hugetlb_private),
-    states=STATES,
-    where=takes_time,
-    also=RWP,
-    mode=RWP_MODE,
-    needs=(NUMA, PAGEMAP_WP),
-)
+@case("RWP-25", **ON_ITS_WAY)
 def test_page_on_its_way_is_protected_and_unprotected(mem, rng, first):
     transit = Transit(mem, rng)
     for meeting in transit.rounds():
@@ -920,6 +918,18 @@ def test_page_on_its_way_is_protected_and_unprotected(mem, rng, first):
         assert between.protected == transit.pages_if(first)
         assert meeting.before.protected == meeting.after.protected == before
         assert mem.protected(transit.pages) == before
+
+
+@case("RWP-25", **ON_ITS_WAY)
+def test_page_that_is_dropped_on_its_way_leaves_no_marker(mem, rng):
+    transit = Transit(mem, rng)
+    for meeting in transit.rounds():
+        transit.renew()
+        marked = transit.mark(True)
+        meeting.happens(meeting.drop(transit.pages))
+        assert meeting.before.protected == marked
+        assert set(mem.looks(transit.pages)) == {Page.NONE}
+        assert mem.load().silent
 
 
 @case("RWP-26", also=RWP, needs=(DISPOSABLE, advice(Advice.MERGEABLE)), **SMALL)
