@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter FILL: COPY, ZEROPAGE, CONTINUE, POISON and MOVE meet protection and markers."""
 
-from errno import EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL
+from errno import EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL, ENOENT
 from signal import SIGBUS, SIGSEGV
 
 import pytest
@@ -21,6 +21,7 @@ from helpers.axes import (
     cached,
     huge_zero_page,
     hugetlb_shared,
+    memfd_private,
     memfd_shared,
     none_pmd,
     none_pte,
@@ -30,7 +31,7 @@ from helpers.axes import (
     zero_page,
 )
 from helpers.cases import case, refuses
-from helpers.machine import advice, feature
+from helpers.machine import KERNEL_FAULTS, advice, feature
 from helpers.memory_errors import PAGE_OFFLINE
 from helpers.pagemap import Page
 from helpers.subject import SLOT_BYTES
@@ -46,6 +47,7 @@ from helpers.uapi import (
     Prot,
     RegisterMode,
 )
+from helpers.uffd import Userfaultfd
 
 VALUE = 0x5EED
 WP = CopyMode.WP
@@ -500,6 +502,71 @@ def test_copy_from_a_protected_page_is_silent(mem):
     assert mem.load(mem.page + 1).value == content(mem)
     assert mem.uffd.read() is None
     assert mem.protected() == {mem.page}
+
+
+@pytest.fixture
+def source(mem):
+    """A page that is missing, and watched by another userfaultfd."""
+    page = mem.page + 1
+    mem.unregister(page)
+    watched = mem.view(mem.address(page), 1, name="source")
+    watched.uffd = Userfaultfd.open(mem.subject, mem.machine.access)
+    watched.uffd.api()
+    watched.uffd.register(*watched.span(0), RegisterMode.MISSING)
+    return watched
+
+
+def copy_from(source, mem):
+    """A thread's UFFDIO_COPY to the tested page, with MODE_WP."""
+    thread = mem.subject.toucher()
+    fields = {"dst": mem.address(), "src": source.start, "len": mem.page_bytes, "mode": WP}
+    thread.struct("uffdio_copy", **fields)
+    return source.call("ioctl", mem.uffd.descriptor, Ioctl.UFFDIO_COPY, thread.scratch_address)
+
+
+def unmapped(mem):
+    mem.subject.syscall("munmap", *mem.span(mem.page))
+
+
+def unregistered(mem):
+    mem.unregister(mem.page)
+
+
+def registered_for_missing_alone(mem):
+    mem.unregister(mem.page)
+    mem.uffd.register(*mem.span(mem.page), RegisterMode.MISSING)
+
+
+def replaced(mem):
+    unmapped(mem)
+    memfd_private.map(mem.subject, mem.page_bytes, mem.address())
+    mem.uffd.register(*mem.span(mem.page), MISSING_AND_WP)
+
+
+CHANGES = {
+    unmapped: {ENOENT},
+    unregistered: {ENOENT},
+    registered_for_missing_alone: {EINVAL},
+    replaced: {EAGAIN, ENOENT, 0},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda way: way.__name__)
+@case(
+    "FILL-25",
+    kinds=DISTINCT,
+    states=(none_pte,),
+    thp=(False,),
+    mode=MISSING_AND_WP,
+    needs=(KERNEL_FAULTS,),
+)
+def test_copy_meets_a_target_that_changed_while_it_waited(mem, source, change):
+    copy = copy_from(source, mem)
+    assert copy.message == source.fault(FaultFlag(0))
+    change(mem)
+    source.copy_in(VALUE)
+    assert copy.settle().error in CHANGES[change]
+    assert mem.protected() == (set() if copy.error else {mem.page})
 
 
 def refused_onto_a_marker(mem, request):
