@@ -51,6 +51,7 @@ _ASKED = Category.PRESENT | Category.SWAPPED | Category.FILE
 _FILLER_BYTES = 32 << 20  # which a fork copies in front of the region
 _FILLER_DISTANCE = 1 << 32
 _GIB = 1 << 30  # that a page table of huge pages maps
+_PLACES = 16
 
 
 class Glance:
@@ -407,15 +408,16 @@ class Forking(Midway):
 
 
 class Scanning(Midway):
-    """PAGEMAP_SCAN protects hugetlb pages that have no page table yet, for each is in a GiB of its
-    own; the actor writes to all of them in the middle, and again when that is done."""
+    """PAGEMAP_SCAN protects a hugetlb page where it is mapped many times without a page table yet,
+    each in a GiB of its own; the actor writes to all of these in the middle, and again when that is
+    done."""
 
     def __init__(self, mem: Region, rng: Random) -> None:
         """Raises Unproven, OSError."""
         super().__init__(mem, rng, mem.pages)
         self._done = batch.pipe(mem.subject)
-        self._places = [mem.start + (1 + page) * _GIB for page in mem.pages]
-        self._span = self._places[0], self._places[-1] + mem.page_bytes - self._places[0]
+        self.places = [mem.start + number * _GIB for number in range(1, 1 + _PLACES)]
+        self._span = self.places[0], self.places[-1] + mem.page_bytes - self.places[0]
         self.give(self._scans)
         for _ in range(_TRIALS):
             self._renew()
@@ -423,26 +425,26 @@ class Scanning(Midway):
             mem.subject.syscall("read", self._done[0], mem.subject.main.scratch_address, 1)
 
     def _scans(self, room: Room) -> list[Operation]:
-        vector, _ = room.take(ffi.sizeof("struct page_region") * len(self._places))
+        vector, _ = room.take(ffi.sizeof("struct page_region") * len(self.places))
         allowed = Category.WPALLOWED
-        asked = {"category_mask": allowed, "return_mask": allowed, "vec_len": len(self._places)}
+        asked = {"category_mask": allowed, "return_mask": allowed, "vec_len": len(self.places)}
         scan = _scan(room, self.mem, self._span, vector, flags=ScanFlag.WP_MATCHING, **asked)
         return [scan, batch.call("write", self._done[1], room.put(b"!"), 1)]
 
     def _renew(self) -> None:
-        """Maps the pages anew."""
+        """Maps it anew."""
         mem, size = self.mem, self.mem.page_bytes
         mem.subject.syscall("munmap", *self._span)
-        for page, place in enumerate(self._places):
-            mem.subject.mmap(size, Prot.RW, Map.SHARED, mem.file, page * size, at=place)
+        for place in self.places:
+            mem.subject.mmap(size, Prot.RW, Map.SHARED, mem.file, at=place)
         mem.uffd.register(*self._span)
 
-    def written_again(self) -> set[int]:
-        """The pages that count as written when that is done."""
+    def written_again(self) -> list[int]:
+        """Where it counts as written when that is done."""
         self._renew()
         room = Room(self.actor)
         word, _ = room.take(1)
-        writes = [batch.store(place, 1) for place in self._places]
+        writes = [batch.store(place, 1) for place in self.places]
         waits = batch.call("read", self._done[0], word, 1)
         for answer in self.act(room, [*writes, waits, *writes]):
             assert not answer.error and not answer.signal, answer
@@ -451,4 +453,4 @@ class Scanning(Midway):
         scan = pagemap.scan(
             self.mem.subject, start, start + size, required=written, returned=written
         )
-        return {self._places.index(start) for start, _, _ in scan.regions}
+        return [start for start, _, _ in scan.regions]

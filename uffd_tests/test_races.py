@@ -171,7 +171,7 @@ def test_moving_there_and_back_keeps_all(mem, race):
     assert race.lost() == 0
 
 
-@case("RACE-6", kinds=(anon,), states=(*STATES, none_pmd), features=SYNC, where=least)
+@case("RACE-6", kinds=(anon,), states=(*STATES, none_pmd), features=(wpu,))
 def test_unprotected_page_leaves_no_writer_asleep(mem, turns):
     away, back = races.protecting(mem, turns.room, PROTECT, UNPROTECT)
     assert turns.go_on(batch.add(mem.address()), [away], [back])
@@ -183,7 +183,7 @@ def test_zero_page_leaves_no_reader_asleep(mem, turns):
     assert turns.go_on(batch.load(mem.address()), [races.unmapping(mem)], [fill])
 
 
-@case("RACE-6", kinds=SHARED, thp=(False,), mode=MINOR | WP, **CACHED)
+@case("RACE-6", kinds=SHARED, thp=(False,), features=(wpu,), mode=MINOR | WP, **CACHED)
 def test_page_continued_as_protected_leaves_no_reader_asleep(mem, turns):
     fill = races.refilling(mem, turns.room, Ioctl.UFFDIO_CONTINUE, CopyMode.WP)
     assert turns.go_on(batch.load(mem.address()), [races.unmapping(mem)], [fill])
