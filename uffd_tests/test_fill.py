@@ -31,7 +31,7 @@ from helpers.axes import (
     zero_page,
 )
 from helpers.cases import case, refuses
-from helpers.machine import KERNEL_FAULTS, advice, feature
+from helpers.machine import KERNEL_FAULTS, WP_SHMEM, advice, feature
 from helpers.memory_errors import PAGE_OFFLINE
 from helpers.pagemap import Page
 from helpers.subject import SLOT_BYTES
@@ -558,7 +558,7 @@ CHANGES = {
     states=(none_pte,),
     thp=(False,),
     mode=MISSING_AND_WP,
-    needs=(KERNEL_FAULTS,),
+    needs=(KERNEL_FAULTS, WP_SHMEM),
 )
 def test_copy_meets_a_target_that_changed_while_it_waited(mem, source, change):
     copy = copy_from(source, mem)
