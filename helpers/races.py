@@ -147,7 +147,9 @@ class Turns:
         """
         gone_on, touched = self._has_gone_on(), self._touching(touch).start()
         for _ in range(_TOLD_TURNS):
-            Batch(self.thread, self._turn(away, back)).start().result()
+            turn = Batch(self.thread, self._turn(away, back))
+            if turn.start().result().value != len(turn):
+                return False
             message = None
             while message is None or not message.flags & flag:
                 if touched.wait(self.mem.uffd.pollable) is not None:
