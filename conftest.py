@@ -21,12 +21,13 @@ try:
 except build.BuildError as failure:
     pytest.exit(str(failure), returncode=pytest.ExitCode.USAGE_ERROR)
 
-from helpers import arrange, hugepages, kernel_access, known_issues, lease, stream, swap
+from helpers import arrange, hugepages, kernel_access, known_issues, lease, memcg, stream, swap
 from helpers.axes import Setup
 from helpers.cases import canonical_id, declared, setup_of, shard
 from helpers.device_memory import Device
 from helpers.io_uring import IO_URING, Ring
 from helpers.machine import Machine, Need
+from helpers.memcg import Memcg
 from helpers.region import Region, Unproven, Unseen
 from helpers.results import REGION, SUBJECT, Results
 from helpers.run import Run
@@ -206,6 +207,13 @@ def alone(subject: Subject) -> Iterator[Path]:
     subject.lock(device, LOCK_EX)
     yield device
     swap.turn_on(device)
+
+
+@pytest.fixture
+def group(subject: Subject) -> Iterator[Memcg]:
+    """The subject's own memory cgroup; what is mapped after it is charged to it."""
+    with memcg.group(subject) as made:
+        yield made
 
 
 @pytest.fixture

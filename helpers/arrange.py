@@ -244,8 +244,11 @@ def hold_swap(region: Region) -> None:
         region.subject.lock(device)
 
 
-def swap_out(region: Region, pages: range | None = None) -> None:
-    """Swaps out pages, or all of `region.unit`, of a region that has none in swap yet.
+def swap_out(
+    region: Region, pages: range | None = None, by: Callable[[], None] | None = None
+) -> None:
+    """Swaps out pages, or all of `region.unit`, of a region that has none in swap yet: by
+    MADV_PAGEOUT, which goes by the page table, or by what is given.
 
     Until the subject ends nobody swaps our device off. Raises Unproven.
     """
@@ -253,7 +256,10 @@ def swap_out(region: Region, pages: range | None = None) -> None:
     hold_swap(region)
     held, wanted = 0, len(chosen) * region.page_bytes
     for _ in range(_PAGEOUT_TRIES):
-        region.advise(Advice.PAGEOUT, chosen)
+        if by:
+            by()
+        else:
+            region.advise(Advice.PAGEOUT, chosen)
         if (held := swapped_bytes(region)) == wanted:
             return
     raise Unproven(f"{held} and not {wanted} bytes are in swap: this kernel keeps such pages back")

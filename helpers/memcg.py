@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A memory cgroup for a subject: its limit stands for a machine that has run out of memory.
+"""A memory cgroup for a subject: its limit stands for a machine that has run out of memory, and
+what is reclaimed of it for one that soon will.
 
 The kernel charges page tables to the group of the process that needs them (__GFP_ACCOUNT). At
 the limit it would kill the process; where it must not (cgroup v1: memory.oom_control, v2: the
-process' oom_score_adj), the charge fails and the system call returns ENOMEM.
+process' oom_score_adj), the charge fails and the system call returns ENOMEM. Pages are charged
+where they are when they come.
+
+Source: Documentation/admin-guide/cgroup-v2.rst, memory.reclaim.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ _PREFIX = "uffd-wp-"
 _SPARED = "-1000"  # OOM_SCORE_ADJ_MIN
 _SPARE_BYTES = 128 << 10
 _GLANCE_SECONDS = 0.002
+_RECLAIM = "memory.reclaim"
 _FILES = {  # by type of file system: the limit, no limit, the usage
     "cgroup": ("memory.limit_in_bytes", "-1", "memory.usage_in_bytes"),
     "cgroup2": ("memory.max", "max", "memory.current"),
@@ -45,13 +50,25 @@ MEMCG = Need(
 )
 
 
+def _reclaims() -> bool:
+    found = hierarchy()
+    return found is not None and (found[0] / _RECLAIM).exists()
+
+
+RECLAIM = Need(
+    lambda _: _reclaims(),
+    "no memory.reclaim: run as root with the memory controller of cgroup v2 mounted, on Linux 5.19 "
+    "or later",
+)
+
+
 @contextmanager
 def group(subject: Subject) -> Iterator[Memcg]:
     """Puts a subject into a group of its own, which goes when it has left. Raises OSError."""
     found = hierarchy()
     assert found is not None
     root, kind = found
-    subject.note("beyond", "the limit of a memory cgroup")
+    subject.note("beyond", "a memory cgroup")
     _sweep(root)
     made = root / f"{_PREFIX}{os.getpid()}"
     made.mkdir()
@@ -82,6 +99,12 @@ class Memcg:
         self._folder = folder
         self._limit, self._unlimited, self._usage = _FILES[kind]
         self._subject = subject
+
+    def reclaim(self) -> None:
+        """Has the kernel take back all that it can of the group's pages, which it finds by their
+        frames. Raises OSError."""
+        with suppress(BlockingIOError):  # it could not take all
+            (self._folder / _RECLAIM).write_text((self._folder / self._usage).read_text())
 
     @contextmanager
     def exhausted(self) -> Iterator[None]:

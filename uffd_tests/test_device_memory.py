@@ -5,7 +5,7 @@ from errno import EBUSY, EFAULT
 
 import pytest
 
-from helpers.arrange import content
+from helpers.arrange import content, swap_out
 from helpers.axes import (
     ANON,
     FEATURES,
@@ -21,13 +21,15 @@ from helpers.axes import (
 )
 from helpers.cases import case, refuses
 from helpers.device_memory import DEVICE_MEMORY, Device
-from helpers.machine import PAGEMAP_SCAN
+from helpers.machine import PAGEMAP_SCAN, SWAP
+from helpers.memcg import RECLAIM
 from helpers.region import MARKER
 from helpers.uapi import Feature, Prot
 
 AXES = {"kinds": ANON, "states": (populated, pmd_mapped), "needs": (DEVICE_MEMORY,)}
 SMALL = AXES | {"states": (populated,)}  # of what it has for itself
 HUGE = AXES | {"states": (pmd_mapped,)}
+RECLAIMED = SMALL | {"needs": (DEVICE_MEMORY, RECLAIM, SWAP)}
 EMPTY = AXES | {"states": (none_pte, none_pmd, zero_page, huge_zero_page), "where": protectable}
 
 
@@ -259,3 +261,22 @@ def test_child_with_the_event_keeps_the_protection_of_what_a_device_has(mem, dev
     mem.protect(mem.unit)
     child = mem.fork()
     assert child.protected() == mem.protected() == set(mem.unit)
+
+
+@case("DEV-9", features=SYNC, **RECLAIMED)
+def test_protected_page_that_a_device_has_for_itself_is_reclaimed(group, mem, device):
+    device.hold()
+    mem.protect(mem.unit)
+    swap_out(mem, mem.pages, by=group.reclaim)
+    assert mem.protected() == set(mem.unit)
+    assert mem.load().value == content(mem)
+    assert mem.store().message == mem.wp_fault()
+
+
+@case("DEV-9", features=SYNC, **RECLAIMED)
+def test_unprotected_page_that_a_device_has_for_itself_is_reclaimed(group, mem, device):
+    device.hold()
+    swap_out(mem, mem.pages, by=group.reclaim)
+    assert mem.protected() == set()
+    assert mem.load().value == content(mem)
+    assert mem.store().silent

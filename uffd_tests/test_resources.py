@@ -6,7 +6,7 @@ from mmap import PAGESIZE
 
 import pytest
 
-from helpers import fault_injection, memcg
+from helpers import fault_injection
 from helpers.axes import (
     anon,
     asynchronous,
@@ -38,13 +38,6 @@ NARROW = 6 << 20  # bytes, in three page tables
 SCAN_FLAGS = ScanFlag.WP_MATCHING | ScanFlag.CHECK_WPASYNC
 COPIED = 500  # pages, more than the memory that is left
 AXES = {"states": (none_pmd,), "thp": (False,), "features": (wpu,), "needs": (ROOT, MEMCG)}
-
-
-@pytest.fixture
-def group(subject):
-    """The subject's own memory cgroup."""
-    with memcg.group(subject) as made:
-        yield made
 
 
 @pytest.fixture
