@@ -9,7 +9,8 @@ when the actor sleeps again. So what the actor sees before it acts is what it ac
 Sources: man move_pages(2), sched_setscheduler(2). mm/migrate.c: migration entries are in the place
 of a page's ptes while it is copied, and of a batch of small pages until the last of them is.
 mm/khugepaged.c: __collapse_huge_page_swapin() has read what is in swap after the pages were looked
-at, and before the lock is taken under which they are copied.
+at, and before the lock is taken under which they are copied. retract_page_tables() has long copied
+them when it comes to other mappings, one after another, of which it holds no lock.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from mmap import PAGESIZE
 from random import Random
 
-from helpers import batch, pagemap
+from helpers import batch, pagemap, procfs
 from helpers.arrange import collapse, swap_out
 from helpers.batch import Batch, Operation, Room
 from helpers.migration import moves
@@ -44,12 +45,15 @@ from helpers.uapi import (
 
 _TRIALS = 3
 _SECONDS = 4.0  # on a machine that is busy with other things
-_WORKER, _ACTOR = 0, 1  # touchers
+_WORKER, _ACTOR, _LOOKER = 0, 1, 2  # touchers
 _NS = 1_000_000_000
 _TIMESPEC = struct.Struct("QQ")
 _ASKED = Category.PRESENT | Category.SWAPPED | Category.FILE
 _FILLER_BYTES = 32 << 20  # which a fork copies in front of the region
 _FILLER_DISTANCE = 1 << 32
+_MAPPINGS = 100  # that have page tables to be taken
+_STATUS_BYTES = 4096
+_WORD = 8
 _GIB = 1 << 30  # that a page table of huge pages maps
 _PLACES = 16
 
@@ -189,17 +193,20 @@ class Meeting:
 
     # -- what the actor may do
 
-    def mark(self, protected: bool, pages: range | int | None = None) -> Operation:
+    def mark(
+        self, protected: bool, pages: range | int | None = None, at: Region | None = None
+    ) -> Operation:
         """UFFDIO_WRITEPROTECT, or UFFDIO_RWPROTECT where that is the region's protection."""
-        start, size = self._mem.span(self._midway.pages if pages is None else pages)
+        start, size = (at or self._mem).span(self._midway.pages if pages is None else pages)
         mode = ProtectMode.WP if protected else ProtectMode(0)
         rwp = RegisterMode.RWP in self._mem.setup.mode
         raw = _raw("uffdio_writeprotect", {"start": start, "len": size, "mode": mode})
         return self._ioctl(Ioctl.UFFDIO_RWPROTECT if rwp else Ioctl.UFFDIO_WRITEPROTECT, raw)
 
-    def register(self) -> Operation:
-        """UFFDIO_REGISTER of the whole region."""
-        fields = {"start": self._mem.start, "len": self._mem.size, "mode": RegisterMode.WP}
+    def register(self, at: Region | None = None) -> Operation:
+        """UFFDIO_REGISTER of the whole region, or of another view of it."""
+        mem = at or self._mem
+        fields = {"start": mem.start, "len": mem.size, "mode": RegisterMode.WP}
         return self._ioctl(Ioctl.UFFDIO_REGISTER, _raw("uffdio_register", fields))
 
     def _ioctl(self, request: Ioctl, raw: bytes) -> Operation:
@@ -282,8 +289,8 @@ class Midway:
     def act(self, room: Room, requests: Sequence[Operation]) -> list[Answer]:
         """What comes of the requests of an actor who does them while the worker works. The event
         of a fork is read; the child keeps what it brings until all is done."""
-        late = self._rng.randrange(self._rng.choice(self._took or [_NS])) if requests else 0
-        word, moment = room.put(b"!"), room.put(_TIMESPEC.pack(0, late))
+        late = self._late() if requests else 0
+        word, moment = room.put(b"!"), room.put(_TIMESPEC.pack(*divmod(late, _NS)))
         tells = batch.call("write", self._pipe[1], word, 1)
         acting = Batch(self.actor, [tells, batch.call("nanosleep", moment, 0), *requests])
         working, running = self._work.start(), acting.start()
@@ -291,6 +298,10 @@ class Midway:
         for descriptor in born:
             os.close(descriptor)
         return acting.answers()[2:]
+
+    def _late(self) -> int:
+        """How many nanoseconds the actor sleeps."""
+        return self._rng.randrange(self._rng.choice(self._took or [_NS]))
 
     def _events(self, running: Pending) -> Iterator[int]:
         """Reads messages until it has ended; the userfaultfds that came with them."""
@@ -454,3 +465,102 @@ class Scanning(Midway):
             self.mem.subject, start, start + size, required=written, returned=written
         )
         return [start for start, _, _ in scan.regions]
+
+
+class Retracting(Midway):
+    """MADV_COLLAPSE makes a THP of a file's pages, and takes from all other mappings of the file,
+    one after another, the page tables that they have for them.
+
+    A kernel that preempts none of its calls (PREEMPT_NONE) lets no actor come then."""
+
+    most, enough = 40, 8  # what is at stake is only the mapping whose turn it is
+
+    def __init__(self, mem: Region, rng: Random) -> None:
+        """Raises Unproven, OSError."""
+        super().__init__(mem, rng, mem.pmd)
+        self._start, self._bytes = mem.span(mem.pmd)
+        self._others = self._map_others()
+        self._look = self._looking()
+        self._status = mem.subject.open("/proc/self/status", os.O_RDONLY)
+        self.give(lambda _: [batch.call("madvise", self._start, self._bytes, Advice.COLLAPSE)])
+        self._aim = 0.0
+        self.renew()
+        self.learn(1)
+        self._learn_aim()
+
+    def _map_others(self) -> Region:
+        """Maps the same pages again and again, side by side."""
+        mem, size = self.mem, _MAPPINGS * self._bytes
+        start = mem.subject.place(size)
+        flags, offset = Map.SHARED | Map.FIXED_NOREPLACE, self._start - mem.start
+        maps = [
+            batch.call("mmap", place, self._bytes, Prot.RW, flags, mem.file, offset)
+            for place in range(start, start + size, self._bytes)
+        ]
+        assert Batch(self.actor, maps).start().result().value == _MAPPINGS
+        return mem.view(start, _MAPPINGS * len(mem.pmd), name="others")
+
+    def protects(self, meeting: Meeting) -> list[Operation]:
+        """Registers and protects all the others."""
+        others = self._others
+        return [meeting.register(others), meeting.mark(True, others.pages, others)]
+
+    @property
+    def _firsts(self) -> range:
+        """The first page of each of the others."""
+        return self._others.pages[:: len(self.pages)]
+
+    def renew(self) -> None:
+        """Has one small page in the file, that all map, and none of the others registered."""
+        mem = self.mem
+        mem.uffd.unregister(self._others.start, self._others.size)
+        mem.advise(Advice.REMOVE, mem.pmd)
+        mem.populate(mem.pmd[:1])
+        mem.subject.main.load(self._others.start, self._bytes, _MAPPINGS).result()
+        self._before = mem.page_tables()
+
+    def act(self, room: Room, requests: Sequence[Operation]) -> list[Answer]:
+        """The same, after a look at how many page tables are left."""
+        place, self._seen = room.take(_STATUS_BYTES)
+        look = batch.call("pread64", self._status, place, _STATUS_BYTES, 0)
+        return super().act(room, [look, *requests])[1:]
+
+    def _late(self) -> int:
+        return int(self._aim * self._rng.uniform(0.8, 1.2))
+
+    def was_met(self, _: Meeting) -> bool:
+        """Some page tables had been taken, and others not. Else it comes later the next time, or
+        sooner than what the work has just taken."""
+        left = procfs.status_bytes(bytes(self._seen).decode(), "VmPTE")
+        taken = (self._before - left) // PAGESIZE
+        if taken <= 0:
+            self._aim *= 1.1
+        elif taken >= _MAPPINGS:
+            self._learn_aim()
+        return 0 < taken < _MAPPINGS
+
+    def _learn_aim(self) -> None:
+        """Most of what the work takes is over before the first page table is."""
+        self.note_time()
+        self._aim = 0.8 * self._took[-1]
+
+    def _looking(self) -> Batch:
+        """Reads the pagemap words of the protected pages."""
+        room = Room(looker := self.mem.subject.toucher(_LOOKER))
+        place, self._words = room.take(_WORD * _MAPPINGS)
+        places = range(place, place + _WORD * _MAPPINGS, _WORD)
+        wheres = [self._others.address(page) // PAGESIZE * _WORD for page in self._firsts]
+        return Batch(
+            looker,
+            [
+                batch.call("pread64", self.mem.subject.pagemap, at, _WORD, where)
+                for at, where in zip(places, wheres, strict=True)
+            ],
+        )
+
+    def unprotected(self) -> set[int]:
+        """Those of the protected pages that are no longer. (By pagemap: where there is no page
+        table PAGEMAP_SCAN finds nothing that is written.)"""
+        assert self._look.start().result().value == _MAPPINGS
+        found = zip(self._firsts, self._words.cast("Q").tolist(), strict=True)
+        return {page for page, word in found if not word & Page.WP.value}

@@ -17,16 +17,23 @@ from helpers.axes import (
     populated,
 )
 from helpers.cases import case
+from helpers.device_memory import DEVICE_MEMORY, Device
 from helpers.machine import DISPOSABLE, NUMA, PAGEMAP_SCAN, PAGEMAP_WP, SWAP, advice
-from helpers.midway import Collapsing, Forking, Scanning, Transit
+from helpers.midway import Collapsing, Forking, Retracting, Scanning, Transit
 from helpers.uapi import Advice, Feature, Prot
 
 KINDS = (anon, memfd_shared, hugetlb_private)  # of shared hugetlb pages a lock keeps most calls off
 STATES = (populated, pmd_mapped)
 ROUNDS = 30
 SMALL_PAGES = 64  # that are moved as one batch
+WATCHERS = 20
 NEEDS = (NUMA, PAGEMAP_WP)
 COLLAPSE = (SWAP, advice(Advice.COLLAPSE))
+RETRACT = {
+    "kinds": (memfd_shared,),
+    "states": (pmd_mapped,),
+    "needs": (advice(Advice.COLLAPSE), PAGEMAP_WP),
+}
 SCAN = (*NEEDS, PAGEMAP_SCAN)
 ASYNC = {"features": (asynchronous,)}
 EVENT = {"also": Feature.EVENT_FORK}
@@ -215,3 +222,24 @@ def test_page_that_comes_into_a_hole_is_protected(mem, rng):
     scanning = Scanning(mem, rng)
     for _ in range(ROUNDS):
         assert scanning.written_again() == scanning.places
+
+
+@case("MIDWAY-11", **RETRACT)
+def test_mapping_that_is_protected_while_a_file_gets_a_thp_stays_protected(bare, rng):
+    check_others_stay_protected(bare, rng)
+
+
+# which are told of each page table before it is taken: in that time the other thread may come
+@case("MIDWAY-11", **RETRACT | {"needs": (*RETRACT["needs"], DEVICE_MEMORY)})
+def test_mapping_that_devices_watch_stays_protected(bare, rng):
+    for _ in range(WATCHERS):
+        Device(bare)
+    check_others_stay_protected(bare, rng)
+
+
+def check_others_stay_protected(mem, rng):
+    retracting = Retracting(mem, rng)
+    for meeting in retracting.rounds():
+        retracting.renew()
+        meeting.happens(*retracting.protects(meeting))
+        assert retracting.unprotected() == set()
