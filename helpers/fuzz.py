@@ -107,7 +107,8 @@ class Hunt:
         self, count: int, *, seed: int, corpus: Path | None = None, seconds: float = math.inf
     ) -> None:
         """Runs `count` programs, the same ones for the same seed, after those that failed before
-        and are in the corpus; on a slow machine only as many of them as begin in `seconds`.
+        and are in the corpus; on a slow machine only as many of them as begin in `seconds`, and
+        one at least.
 
         Raises Disagreement or SubjectLost for the shortest one that fails.
         """
@@ -136,7 +137,7 @@ class Hunt:
             self.run(_ROUND, seed=secrets.randbelow(1 << 32), corpus=corpus, seconds=left)
 
     def _holds(self, chosen: list[Op]) -> None:
-        if time.monotonic() > self._end and not self._failed:
+        if self.programs and time.monotonic() > self._end and not self._failed:
             return
         if self._failed is None:
             self._last = chosen

@@ -146,6 +146,12 @@ def written_and_run(made: Hunt, subject: Subject, program: list[Op], folder: Pat
     return status
 
 
+def test_however_slow_the_machine_a_program_is_run(root: Subject, kernel: Machine) -> None:
+    made = hunt(named("wpu"), kernel, root)
+    made.run(FEW, seed=SEED, seconds=0)
+    assert made.programs == 1
+
+
 FAULTING = [Op("store", 0, 1, 1), *(2 * [Op("protect", 0), Op("store", 0, 1, 2)])]
 
 
