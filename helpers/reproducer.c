@@ -325,8 +325,11 @@ static void remove_swap(void)
 	tell("/sys/class/zram-control/hot_remove", swap_device + strlen("/dev/zram"));
 }
 
-/* Where the machine has no swap, a compressed RAM disk of 256 MiB becomes it. */
-static void need_swap(void)
+/*
+ * Where the machine has no swap, or the program turns its own off, a compressed RAM disk of
+ * 256 MiB becomes it, before any other.
+ */
+static void need_swap(int own)
 {
 	char line[256], path[64], header[PAGE] = { 0 };
 	FILE *file = fopen("/proc/swaps", "r");
@@ -336,7 +339,7 @@ static void need_swap(void)
 		found++;
 	if (file)
 		fclose(file);
-	if (found > 1)
+	if (found > 1 && !own)
 		return;
 	file = fopen("/sys/class/zram-control/hot_add", "r");
 	if (!file || fscanf(file, "%d", &number) != 1)
@@ -349,7 +352,7 @@ static void need_swap(void)
 	memcpy(header + PAGE - 10, "SWAPSPACE2", 10);
 	device = tell(path, "256M") ? open(swap_device, O_RDWR) : -1;
 	if (device >= 0 && write(device, header, PAGE) == (long)PAGE && !close(device) &&
-	    !swapon(swap_device, 0))
+	    !swapon(swap_device, SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK))
 		return;
 none:
 	puts("this machine can't show it: it has no swap, and no zram to make one of");

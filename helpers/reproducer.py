@@ -564,7 +564,7 @@ def source(events: list[Event], mappings: list[Mapping], about: str, *, failed: 
     body = [f"\tint64_t v[{max(1, program.variables)}] = {{ 0 }};\t/* what the kernel chose */"]
     body += ["\tlong tables = 0;", "\t(void)v, (void)tables;"]
     if program.swaps:
-        body += ["\tneed_swap();"]
+        body += [f"\tneed_swap({int('swapoff' in program.calls)});"]
     if huge := [mapping.size for mapping in mappings if mapping.page_bytes > PAGESIZE]:
         body += [f"\tneed_hugepages({2 * sum(huge) // HUGETLB_BYTES});"]  # a file and a copy
     parts = [
