@@ -52,6 +52,7 @@ from helpers.uffd import Userfaultfd
 VALUE = 0x5EED
 WP = CopyMode.WP
 NOTHING = CopyMode(0)
+UNKNOWN = 1 << 2
 MISSING_AND_WP = RegisterMode.MISSING | RegisterMode.WP
 MINOR_AND_WP = RegisterMode.MINOR | RegisterMode.WP
 ALL_MODES = MISSING_AND_WP | RegisterMode.MINOR
@@ -399,18 +400,28 @@ def test_woken_writer_meets_the_protection_of_the_copy(mem):
     assert write.settle().message == mem.wp_fault()
 
 
-@pytest.mark.parametrize("fill", PROTECTING, ids=lambda fill: fill.name.lower())
-@case(
-    "FILL-15",
-    kinds=(memfd_shared,),
-    states=(cached,),
-    features=(wpu,),
-    thp=(False,),
-    also=MINOR | Feature.POISON,
-    mode=RegisterMode.MISSING,
-)
+PROTECTING_FILLS = pytest.mark.parametrize("fill", PROTECTING, ids=lambda fill: fill.name.lower())
+MISSING_ALONE = {
+    "kinds": (memfd_shared,),
+    "states": (cached,),
+    "features": (wpu,),
+    "thp": (False,),
+    "also": MINOR | Feature.POISON,
+    "mode": RegisterMode.MISSING,
+}
+
+
+@PROTECTING_FILLS
+@case("FILL-15", **MISSING_ALONE)
 def test_protecting_fill_of_a_range_without_wp_is_refused(mem, fill):
     assert attempt(mem, fill, range(3, 4), WP)[0] == EINVAL
+    assert mem.changed() == set()
+
+
+@PROTECTING_FILLS
+@case("FILL-15", **MISSING_ALONE)
+def test_unknown_mode_is_refused(mem, fill):
+    assert attempt(mem, fill, range(3, 4), UNKNOWN)[0] == EINVAL
     assert mem.changed() == set()
 
 

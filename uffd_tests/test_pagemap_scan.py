@@ -343,6 +343,15 @@ def test_wp_matching_without_a_vector_protects_silently(mem):
     assert mem.protected() == set(mem.pages)
 
 
+@case(
+    "SCAN-15", kinds=DISTINCT_SMALL, states=(populated,), features=ASYNC, thp=(False,), needs=NEEDS
+)
+def test_wp_matching_without_a_vector_leaves_the_protected_so(mem):
+    mem.protect(mem.near)
+    mem.rearm(vec_len=0)
+    assert mem.protected() == set(mem.pages)
+
+
 @case("SCAN-16", kinds=DISTINCT, states=(*STATES, swapped), features=ASYNC, needs=NEEDS)
 def test_every_way_to_ask_agrees_with_pagemap(mem):
     mem.protect(mem.near)
