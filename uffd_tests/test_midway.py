@@ -15,6 +15,7 @@ from helpers.axes import (
     memfd_shared,
     pmd_mapped,
     populated,
+    wpu,
 )
 from helpers.cases import case
 from helpers.device_memory import DEVICE_MEMORY, Device
@@ -29,9 +30,10 @@ SMALL_PAGES = 64  # that are moved as one batch
 WATCHERS = 20
 NEEDS = (NUMA, PAGEMAP_WP)
 COLLAPSE = (SWAP, advice(Advice.COLLAPSE))
-RETRACT = {
+RETRACT = {  # wpu, for a call that spans several mappings came with it (WP-5)
     "kinds": (memfd_shared,),
     "states": (pmd_mapped,),
+    "features": (wpu,),
     "needs": (advice(Advice.COLLAPSE), PAGEMAP_WP),
 }
 SCAN = (*NEEDS, PAGEMAP_SCAN)
