@@ -473,7 +473,7 @@ class Retracting(Midway):
 
     A kernel that preempts none of its calls (PREEMPT_NONE) lets no actor come then."""
 
-    most, enough = 40, 8  # what is at stake is only the mapping whose turn it is
+    most, enough = 40, 12  # what is at stake is only the mapping whose turn it is
 
     def __init__(self, mem: Region, rng: Random) -> None:
         """Raises Unproven, OSError."""
