@@ -55,7 +55,7 @@ _MAPPINGS = 100  # that have page tables to be taken
 _STATUS_BYTES = 4096
 _WORD = 8
 _GIB = 1 << 30  # that a page table of huge pages maps
-_PLACES = 16
+_PLACES = 64
 
 
 class Glance:
@@ -444,10 +444,11 @@ class Scanning(Midway):
 
     def _renew(self) -> None:
         """Maps it anew."""
-        mem, size = self.mem, self.mem.page_bytes
-        mem.subject.syscall("munmap", *self._span)
-        for place in self.places:
-            mem.subject.mmap(size, Prot.RW, Map.SHARED, mem.file, at=place)
+        mem, main = self.mem, self.mem.subject.main
+        how = (mem.page_bytes, Prot.RW, Map.SHARED | Map.FIXED, mem.file, 0)
+        maps = [batch.call("mmap", place, *how) for place in self.places]
+        anew = Batch(main, [batch.call("munmap", *self._span), *maps])
+        assert anew.start().result().value == len(anew)
         mem.uffd.register(*self._span)
 
     def written_again(self) -> list[int]:
