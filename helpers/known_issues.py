@@ -3,7 +3,7 @@
 
 `uffd_tests/known_issues.toml` holds a table [[issue]] for each: `cases`, shell patterns of
 canonical ids; `kernels`, shell patterns of releases; `reason`; `link`, an address or a commit; and
-`run = false` where the case would leave a kernel on which others can't run.
+`run = false` where the case would leave a kernel on which others can't run, or fails at times.
 A listed case that passes on a listed kernel is a failure: the list must not go stale.
 """
 
