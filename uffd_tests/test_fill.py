@@ -61,6 +61,7 @@ MOVE = feature(Feature.MOVE)
 PRESENT_MAPPED = (*ZERO, *POPULATED)
 PRESENT = (*PRESENT_MAPPED, cached)
 FILE = DISTINCT[1:]
+IN_FILE = (memfd_shared, memfd_private, hugetlb_shared)  # whose file has what populates them
 MOVABLE = (*ZERO, populated, *THP_STATES)
 FILLS = pytest.mark.parametrize(
     "fill",
@@ -333,6 +334,16 @@ def test_copy_onto_a_page_that_is_there_is_refused(mem):
             mem.copy_in(VALUE, mode)
     assert mem.protected() == set(mem.unit)
     assert mem.load().value == content(mem)
+
+
+@MODES
+@case("FILL-12", kinds=IN_FILE, states=(populated,), features=(wpu,), thp=(False,), also=MINOR)
+def test_continue_of_a_page_that_is_mapped_is_refused(mem, mode):
+    mem.protect(mem.near)
+    with refuses(EEXIST):
+        mem.uffd.fill(Ioctl.UFFDIO_CONTINUE, *mem.span(mem.page), mode)
+    assert mem.protected() == set(mem.near)
+    assert mem.load().value == mem.value()
 
 
 @FILLS

@@ -160,6 +160,28 @@ def test_scan_that_is_not_full_goes_to_the_end(mem, asked):
     assert scan.walk_end == mem.start + mem.size
 
 
+@PATHS
+@case("SCAN-7", kinds=DISTINCT, states=(none_pmd, populated), features=ASYNC, needs=NEEDS)
+def test_scan_of_pages_apart_goes_to_the_end(mem, asked):
+    mem.protect(mem.pages)
+    apart = set(mem.pages[:-1:2])
+    for page in apart:
+        mem.store(page)
+    scan = mem.scan(**asked)
+    assert mem.reported(scan) == apart
+    assert scan.walk_end == mem.start + mem.size
+
+
+@pytest.mark.parametrize("count", [1200], ids=["1200_pages"])
+@case("SCAN-7", kinds=ANON, states=(none_pte,), features=ASYNC, thp=(False,), needs=NEEDS)
+def test_scan_of_very_many_pages_apart_goes_to_the_end(mem, count):
+    mem.protect(mem.pages)
+    mem.subject.main.store(mem.start, 1, 2 * mem.page_bytes, count // 2).result()
+    scan = mem.scan()
+    assert mem.reported(scan) == set(mem.pages[::2])
+    assert scan.walk_end == mem.start + mem.size
+
+
 @case("SCAN-7", kinds=DISTINCT_SMALL, states=WHOLE, features=ASYNC, needs=NEEDS)
 def test_max_pages_ends_within_what_one_entry_maps(mem):
     scan = mem.scan(mem.pmd, flags=REARM, max_pages=3)
