@@ -240,6 +240,10 @@ THP = Need(
 MTHP = Need(
     lambda _: MTHP_KNOBS.exists(), "the kernel has no THPs of 16 KiB: boot Linux 6.8 or later"
 )
+FILE_MTHP = Need(
+    lambda _: (MTHP_KNOBS / "shmem_enabled").exists(),
+    "the kernel has no THPs of 16 KiB in shared memory: boot Linux 6.11 or later",
+)
 HUGE_ZERO_PAGE = Need(
     lambda m: m.zero_page_knob, f"huge zero pages are off: echo 1 > {THP_KNOBS}/use_zero_page"
 )

@@ -5,9 +5,9 @@ import pytest
 
 from helpers import khugepaged, knobs
 from helpers.arrange import content, huge_bytes, swap_out, swapped_bytes
-from helpers.axes import ANON, SYNC, none_pmd, none_pte, pte_mapped, wpu, zero_page
+from helpers.axes import ANON, SYNC, memfd_shared, none_pmd, none_pte, pte_mapped, wpu, zero_page
 from helpers.cases import case
-from helpers.machine import DISPOSABLE, MTHP, NUMA, SWAP
+from helpers.machine import DISPOSABLE, FILE_MTHP, MTHP, NUMA, SWAP
 from helpers.migration import migrate
 from helpers.pagemap import Page
 from helpers.procfs import MTHP_KNOBS
@@ -15,6 +15,7 @@ from helpers.region import MARKER, Unproven
 from helpers.uapi import Advice
 
 SMALL_THP = (DISPOSABLE, MTHP)
+SMALL_FILE_THP = (*SMALL_THP, FILE_MTHP)
 
 
 @case(
@@ -124,6 +125,24 @@ def test_page_of_a_smaller_thp_comes_back_from_swap_alone(bare):
         swap_out(bare, range(4))
         bare.load(0)
         assert [Page.PRESENT in look for look in bare.looks(range(4))] == [True, *[False] * 3]
+
+
+@case("KHP-9", kinds=ANON, states=(none_pmd,), thp=(False,), needs=SMALL_THP)
+def test_fault_in_memory_that_is_not_registered_maps_all_of_a_smaller_thp(bare):
+    assert pages_of_a_fault(bare, "enabled") == [0, 1, 2, 3]
+
+
+@case("KHP-9", kinds=(memfd_shared,), states=(none_pmd,), thp=(False,), needs=SMALL_FILE_THP)
+def test_fault_in_a_file_that_is_not_registered_maps_all_of_a_smaller_thp(bare):
+    assert pages_of_a_fault(bare, "shmem_enabled") == [0, 1, 2, 3]
+
+
+def pages_of_a_fault(mem, knob):
+    """The pages that a store to the first of them maps."""
+    with knobs.set_to({MTHP_KNOBS / knob: "always"}):
+        mem.advise(Advice.HUGEPAGE, mem.pages)
+        mem.store(0)
+    return [page for page, look in enumerate(mem.looks()) if Page.PRESENT in look]
 
 
 def have_khugepaged_scan(mem):
