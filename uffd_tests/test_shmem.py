@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter SHM: shmem and hugetlb alike, and private mappings of files."""
 
-from helpers.arrange import content
+from helpers.arrange import content, huge_bytes
 from helpers.axes import (
     FEATURES,
     FILE_BACKED,
@@ -10,12 +10,15 @@ from helpers.axes import (
     STATES,
     SYNC,
     cached,
+    memfd_private,
     memfd_shared,
+    pte_mapped,
     tmpfs,
 )
 from helpers.cases import case
+from helpers.machine import advice
 from helpers.pagemap import Page
-from helpers.uapi import Map, Prot
+from helpers.uapi import Advice, Map, Prot
 
 NOT_MAPPED = (*NONE, cached)
 VALUE = 7
@@ -53,3 +56,22 @@ def test_unprotecting_a_marker_leaves_none(mem):
     assert mem.word() == 0
     assert mem.changed() == set()
     assert mem.load().value == content(mem)
+
+
+@case("SHM-5", kinds=(memfd_shared, memfd_private), states=(cached,), features=SYNC, thp=(False,))
+def test_read_of_a_registered_mapping_maps_its_own_page_alone(mem):
+    mem.load()
+    assert mem.changed() == {mem.page}
+
+
+@case("SHM-5", kinds=(memfd_shared, memfd_private), states=(cached,), thp=(False,))
+def test_read_of_what_is_not_registered_maps_the_pages_around(bare):
+    bare.load()
+    assert bare.changed() > set(bare.near)
+
+
+@case("SHM-5", kinds=(memfd_shared,), states=(pte_mapped,), needs=(advice(Advice.COLLAPSE),))
+def test_thp_is_made_of_what_is_not_registered(bare):
+    bare.advise(Advice.HUGEPAGE, bare.pmd)
+    bare.advise(Advice.COLLAPSE, bare.pmd)
+    assert huge_bytes(bare) == bare.machine.pmd_bytes
