@@ -437,9 +437,11 @@ class Scanning(Midway):
 
     def _scans(self, room: Room) -> list[Operation]:
         vector, _ = room.take(ffi.sizeof("struct page_region") * len(self.places))
-        allowed = Category.WPALLOWED
-        asked = {"category_mask": allowed, "return_mask": allowed, "vec_len": len(self.places)}
-        scan = _scan(room, self.mem, self._span, vector, flags=ScanFlag.WP_MATCHING, **asked)
+        # for holes alone: protecting what is there flushes, and in an emulator more than just that
+        present, places = Category.PRESENT, len(self.places)
+        asked = {"category_mask": present, "category_inverted": present, "vec_len": places}
+        asked |= {"return_mask": Category.WPALLOWED, "flags": ScanFlag.WP_MATCHING}
+        scan = _scan(room, self.mem, self._span, vector, **asked)
         return [scan, batch.call("write", self._done[1], room.put(b"!"), 1)]
 
     def _renew(self) -> None:
@@ -456,7 +458,8 @@ class Scanning(Midway):
         self._renew()
         room = Room(self.actor)
         word, _ = room.take(1)
-        writes = [batch.store(place, 1) for place in self.places]
+        # not GiBs apart: such addresses push each other out of an emulator's TLB
+        writes = [batch.store(place + n * PAGESIZE, 1) for n, place in enumerate(self.places)]
         waits = batch.call("read", self._done[0], word, 1)
         for answer in self.act(room, [*writes, waits, *writes]):
             assert not answer.error and not answer.signal, answer

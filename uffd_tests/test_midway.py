@@ -25,7 +25,7 @@ from helpers.uapi import Advice, Feature, Prot
 
 KINDS = (anon, memfd_shared, hugetlb_private)  # of shared hugetlb pages a lock keeps most calls off
 STATES = (populated, pmd_mapped)
-ROUNDS = 30
+ROUNDS = 60
 SMALL_PAGES = 64  # that are moved as one batch
 WATCHERS = 20
 NEEDS = (NUMA, PAGEMAP_WP)
