@@ -471,6 +471,43 @@ class Scanning(Midway):
         return [start for start, _, _ in scan.regions]
 
 
+class Remapping(Midway):
+    """MADV_COLLAPSE maps by a PMD the THP of a file that a private mapping has page by page, all
+    but one: that is what the actor fills, with a page of the mapping's own.
+
+    What wakes the actor while the kernel holds the page table's lock is heard when it lets go of
+    it: so he mostly comes between two of its steps."""
+
+    def __init__(self, mem: Region, rng: Random) -> None:
+        """Raises Unproven, OSError."""
+        super().__init__(mem, rng, mem.pmd)
+        self.give(lambda _: [batch.call("madvise", *mem.span(mem.pmd), Advice.COLLAPSE)])
+        for _ in range(_TRIALS):
+            self._renew()
+            self.learn(1)
+
+    def _renew(self) -> None:
+        """Has it mapped page by page, but for the tested one."""
+        mem = self.mem
+        mem.advise(Advice.DONTNEED, mem.pmd)
+        mem.advise(Advice.NOHUGEPAGE, mem.pmd)
+        mem.load_all(mem.pmd)
+        mem.advise(Advice.DONTNEED)
+        mem.advise(Advice.HUGEPAGE, mem.pmd)
+
+    def fill(self, value: int) -> tuple[int, int]:
+        """The errno of filling the page with a word, and the word that it holds in the end."""
+        self._renew()
+        mem, room = self.mem, Room(self.actor)
+        source = room.put(value.to_bytes(_WORD, "little").ljust(mem.page_bytes, b"\0"))
+        fields = {"dst": mem.address(), "src": source, "len": mem.page_bytes}
+        copy = room.put(_raw("uffdio_copy", fields))
+        (answer,) = self.act(
+            room, [batch.call("ioctl", mem.uffd.descriptor, Ioctl.UFFDIO_COPY, copy)]
+        )
+        return answer.error, mem.load().value
+
+
 class Retracting(Midway):
     """MADV_COLLAPSE makes a THP of a file's pages, and takes from all other mappings of the file,
     one after another, the page tables that they have for them.

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SPEC.md chapter MIDWAY: what comes in the middle of a long call."""
 
-from errno import EAGAIN
+from errno import EAGAIN, EEXIST
 
 import pytest
 
+from helpers.arrange import content
 from helpers.axes import (
     ANON,
     anon,
     asynchronous,
     cached,
+    file_pmd_mapped,
     hugetlb_private,
     hugetlb_shared,
+    memfd_private,
     memfd_shared,
     pmd_mapped,
     populated,
@@ -20,12 +23,13 @@ from helpers.axes import (
 from helpers.cases import case
 from helpers.device_memory import DEVICE_MEMORY, Device
 from helpers.machine import DISPOSABLE, NUMA, PAGEMAP_SCAN, PAGEMAP_WP, SWAP, advice
-from helpers.midway import Collapsing, Forking, Retracting, Scanning, Transit
-from helpers.uapi import Advice, Feature, Prot
+from helpers.midway import Collapsing, Forking, Remapping, Retracting, Scanning, Transit
+from helpers.uapi import Advice, Feature, Prot, RegisterMode
 
 KINDS = (anon, memfd_shared, hugetlb_private)  # of shared hugetlb pages a lock keeps most calls off
 STATES = (populated, pmd_mapped)
 ROUNDS = 60
+VALUE = 0x5EED
 SMALL_PAGES = 64  # that are moved as one batch
 WATCHERS = 20
 NEEDS = (NUMA, PAGEMAP_WP)
@@ -245,3 +249,16 @@ def check_others_stay_protected(mem, rng):
         retracting.renew()
         meeting.happens(*retracting.protects(meeting))
         assert retracting.unprotected() == set()
+
+
+@case(
+    "MIDWAY-12",
+    kinds=(memfd_private,),
+    states=(file_pmd_mapped,),
+    mode=RegisterMode.MISSING,
+    needs=(advice(Advice.COLLAPSE),),
+)
+def test_page_that_is_copied_in_stays_while_a_thp_is_mapped(mem, rng):
+    remapping = Remapping(mem, rng)
+    for _ in range(ROUNDS):
+        assert remapping.fill(VALUE) in ((0, VALUE), (EEXIST, content(mem)))
