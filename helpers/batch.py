@@ -115,6 +115,12 @@ class Room:
         return address
 
 
+def ioctl(room: Room, descriptor: int, request: int, kind: str, **fields: int) -> Operation:
+    """An ioctl(2) whose argument is such a structure."""
+    raw = bytes(ffi.buffer(ffi.new(f"struct {kind} *", fields)))
+    return call("ioctl", descriptor, request, room.put(raw))
+
+
 class Batch:
     """A table of operations in the slot of the thread that is to do them."""
 

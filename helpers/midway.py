@@ -23,7 +23,7 @@ from mmap import PAGESIZE
 from random import Random
 
 from helpers import batch, pagemap, procfs
-from helpers.arrange import collapse, swap_out
+from helpers.arrange import collapse, huge_bytes, swap_out
 from helpers.batch import Batch, Operation, Room
 from helpers.migration import moves
 from helpers.pagemap import Page
@@ -147,12 +147,7 @@ def _scan(room: Room, mem: Region, span: tuple[int, int], into: int, **asked: in
         "size": ffi.sizeof("struct pm_scan_arg"), "start": start, "end": start + size,
         "vec": into, "vec_len": size // mem.page_bytes, **asked,
     }  # fmt: skip
-    argument = room.put(_raw("pm_scan_arg", fields))
-    return batch.call("ioctl", mem.subject.pagemap, Ioctl.PAGEMAP_SCAN, argument)
-
-
-def _raw(kind: str, fields: dict[str, int]) -> bytes:
-    return bytes(ffi.buffer(ffi.new(f"struct {kind} *", fields)))
+    return batch.ioctl(room, mem.subject.pagemap, Ioctl.PAGEMAP_SCAN, "pm_scan_arg", **fields)
 
 
 class Meeting:
@@ -200,17 +195,18 @@ class Meeting:
         start, size = (at or self._mem).span(self._midway.pages if pages is None else pages)
         mode = ProtectMode.WP if protected else ProtectMode(0)
         rwp = RegisterMode.RWP in self._mem.setup.mode
-        raw = _raw("uffdio_writeprotect", {"start": start, "len": size, "mode": mode})
-        return self._ioctl(Ioctl.UFFDIO_RWPROTECT if rwp else Ioctl.UFFDIO_WRITEPROTECT, raw)
+        request = Ioctl.UFFDIO_RWPROTECT if rwp else Ioctl.UFFDIO_WRITEPROTECT
+        fields = {"start": start, "len": size, "mode": mode}
+        return self._ioctl(request, "uffdio_writeprotect", **fields)
 
     def register(self, at: Region | None = None) -> Operation:
         """UFFDIO_REGISTER of the whole region, or of another view of it."""
         mem = at or self._mem
         fields = {"start": mem.start, "len": mem.size, "mode": RegisterMode.WP}
-        return self._ioctl(Ioctl.UFFDIO_REGISTER, _raw("uffdio_register", fields))
+        return self._ioctl(Ioctl.UFFDIO_REGISTER, "uffdio_register", **fields)
 
-    def _ioctl(self, request: Ioctl, raw: bytes) -> Operation:
-        return batch.call("ioctl", self._mem.uffd.descriptor, request, self._room.put(raw))
+    def _ioctl(self, request: Ioctl, kind: str, **fields: int) -> Operation:
+        return batch.ioctl(self._room, self._mem.uffd.descriptor, request, kind, **fields)
 
     def scan_to_protect(self) -> Operation:
         """PAGEMAP_SCAN with WP_MATCHING of the written pages."""
@@ -463,6 +459,7 @@ class Scanning(Midway):
         waits = batch.call("read", self._done[0], word, 1)
         for answer in self.act(room, [*writes, waits, *writes]):
             assert not answer.error and not answer.signal, answer
+        assert not self.error, procfs.errno_name(self.error)
         start, size = self._span
         written = Category.WRITTEN
         scan = pagemap.scan(
@@ -485,6 +482,8 @@ class Remapping(Midway):
         for _ in range(_TRIALS):
             self._renew()
             self.learn(1)
+            if not huge_bytes(mem):
+                raise Unproven(f"the THP was not mapped: {procfs.errno_name(self.error)}")
 
     def _renew(self) -> None:
         """Has it mapped page by page, but for the tested one."""
@@ -501,10 +500,8 @@ class Remapping(Midway):
         mem, room = self.mem, Room(self.actor)
         source = room.put(value.to_bytes(_WORD, "little").ljust(mem.page_bytes, b"\0"))
         fields = {"dst": mem.address(), "src": source, "len": mem.page_bytes}
-        copy = room.put(_raw("uffdio_copy", fields))
-        (answer,) = self.act(
-            room, [batch.call("ioctl", mem.uffd.descriptor, Ioctl.UFFDIO_COPY, copy)]
-        )
+        uffd, request = mem.uffd.descriptor, Ioctl.UFFDIO_COPY
+        (answer,) = self.act(room, [batch.ioctl(room, uffd, request, "uffdio_copy", **fields)])
         return answer.error, mem.load().value
 
 

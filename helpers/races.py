@@ -19,7 +19,7 @@ from helpers.machine import Need
 from helpers.migration import moves
 from helpers.pagemap import Page
 from helpers.region import Region
-from helpers.subject import Pending, Thread, ffi
+from helpers.subject import Pending, Thread
 from helpers.uapi import (
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
@@ -41,25 +41,23 @@ _LATE = (2.5, 5.3)  # log10 of nanoseconds
 _WORD = 8
 
 
-def _ioctl(mem: Region, room: Room, request: Ioctl, kind: str, *fields: int) -> Operation:
-    where = room.put(bytes(ffi.buffer(ffi.new(f"struct {kind} *", fields))))
-    return batch.call("ioctl", mem.uffd.descriptor, request, where)
-
-
 def protecting(mem: Region, room: Room, *modes: ProtectMode) -> list[Operation]:
     """UFFDIO_WRITEPROTECT of the whole region in one mode after another; or UFFDIO_RWPROTECT, where
     that is its protection."""
     rwp = RegisterMode.RWP in mem.setup.mode
     request = Ioctl.UFFDIO_RWPROTECT if rwp else Ioctl.UFFDIO_WRITEPROTECT
+    uffd, whole = mem.uffd.descriptor, {"start": mem.start, "len": mem.size}
     return [
-        _ioctl(mem, room, request, "uffdio_writeprotect", mem.start, mem.size, mode)
+        batch.ioctl(room, uffd, request, "uffdio_writeprotect", **whole, mode=mode)
         for mode in modes
     ]
 
 
 def refilling(mem: Region, room: Room, request: Ioctl, mode: CopyMode = CopyMode(0)) -> Operation:
     """UFFDIO_ZEROPAGE or UFFDIO_CONTINUE of the page."""
-    return _ioctl(mem, room, request, "uffdio_fill", *mem.span(mem.page), mode)
+    start, size = mem.span(mem.page)
+    fields = {"start": start, "len": size, "mode": mode}
+    return batch.ioctl(room, mem.uffd.descriptor, request, "uffdio_fill", **fields)
 
 
 def unmapping(mem: Region) -> Operation:
@@ -72,10 +70,10 @@ def to_and_fro(mem: Region, room: Room) -> list[Operation]:
     start, size = mem.span(mem.pmd)
     other = mem.start if start != mem.start else start + size
     mem.subject.madvise(other, size, Advice.DONTNEED)
-    ways = ((other, start), (start, other))
+    uffd, move = mem.uffd.descriptor, Ioctl.UFFDIO_MOVE
     return [
-        _ioctl(mem, room, Ioctl.UFFDIO_MOVE, "uffdio_copy", target, source, size, 0)
-        for target, source in ways
+        batch.ioctl(room, uffd, move, "uffdio_copy", dst=target, src=source, len=size)
+        for target, source in ((other, start), (start, other))
     ]
 
 

@@ -38,7 +38,7 @@ SHARED = (memfd_shared, hugetlb_shared)
 STATES = (populated, pmd_mapped)
 ROUNDS = 10
 TOGGLES = 200
-CACHED = {
+IN_A_FILE = {
     "states": (populated,),
     "also": Feature.MINOR_SHMEM | Feature.MINOR_HUGETLBFS,
 }
@@ -183,7 +183,7 @@ def test_zero_page_leaves_no_reader_asleep(mem, turns):
     assert turns.go_on(batch.load(mem.address()), [races.unmapping(mem)], [fill])
 
 
-@case("RACE-6", kinds=SHARED, thp=(False,), features=(wpu,), mode=MINOR | WP, **CACHED)
+@case("RACE-6", kinds=SHARED, thp=(False,), features=(wpu,), mode=MINOR | WP, **IN_A_FILE)
 def test_page_continued_as_protected_leaves_no_reader_asleep(mem, turns):
     fill = races.refilling(mem, turns.room, Ioctl.UFFDIO_CONTINUE, CopyMode.WP)
     assert turns.go_on(batch.load(mem.address()), [races.unmapping(mem)], [fill])
